@@ -1,0 +1,5 @@
+"""Placeholder until the hook is written."""
+
+
+def install() -> None:
+    """Do nothing yet."""
