@@ -1,0 +1,295 @@
+"""One YAML file -> one typed `RunConfig`: `extends` one parent, `key.sub=value` overrides, every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from mmtraits.errors import ConfigError, joined
+
+Path_ = tuple[str, ...]
+Unit = Field(ge=0.0, le=1.0)
+
+
+class Part(BaseModel):
+    """A part by the name of its file; the remaining keys are checked against that file's own `Config`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    use: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but `use`."""
+        return dict(self.model_extra or {})
+
+
+class WindowingConfig(BaseModel):
+    """Windows of `length_s` every `hop_s` seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    length_s: float = Field(15.0, gt=0)
+    hop_s: float = Field(15.0, gt=0)
+
+
+class DataConfig(BaseModel):
+    """Where clips come from and how they are batched. Relative paths are relative to the working directory."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    manifest: Path = Path("clips.csv")
+    cache: Path = Path("cache")
+    in_memory_mb: int = Field(4096, ge=0)
+    batch_size: int = Field(32, ge=1)
+    workers: int = Field(0, ge=0)
+    backend: Literal["pyav", "decord"] = "pyav"
+    windowing: WindowingConfig = WindowingConfig()
+
+
+class OptimizerConfig(BaseModel):
+    """AdamW; norms, biases and embeddings are not decayed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_epochs: float = Field(1.0, ge=0)
+
+
+class TrainerConfig(BaseModel):
+    """What Lightning's Trainer is told. `patience: null` trains all epochs and keeps the last one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int | Literal["auto"] = 1
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    max_epochs: int = Field(30, ge=1)
+    patience: int | None = Field(6, ge=1)
+    monitor: Literal["val_loss", "val_ccc", "val_pearson", "val_mae"] = "val_loss"
+    gradient_clip: float = Field(1.0, ge=0)
+    average_weights: float = Field(0.0, ge=0.0, lt=1.0)  # decay of an exponential moving average; 0 = off
+
+
+class ProtocolConfig(BaseModel):
+    """Which rows train, select and test. Groups of `by` are never divided, except by the corpus's own split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    split: Literal["official", "holdout", "kfold"] = "official"
+    folds: int = Field(5, ge=2)
+    by: str = "person"
+    seed: int = 0
+
+
+class RunsConfig(BaseModel):
+    """The members of a run: one, one per fold, or one per seed; `seeds` repeats each member."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    over: Literal["none", "fold", "seed"] = "none"
+    seeds: int = Field(1, ge=1)
+
+
+class RunConfig(BaseModel):
+    """Everything that defines one training run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    streams: dict[str, Part] = Field(min_length=1)
+    fusion: Part
+    head: Part
+    loss: dict[str, float] = Field(min_length=1)
+    modality_dropout: dict[str, float] | float = 0.0  # probability of clearing a stream's mask, for all or per stream
+    optimizer: OptimizerConfig = OptimizerConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    protocol: ProtocolConfig = ProtocolConfig()
+    runs: RunsConfig = RunsConfig()
+
+    def dropout_of(self, stream: str) -> float:
+        """Probability that the mask of a present stream is cleared for a training row."""
+        rate = self.modality_dropout
+        return rate.get(stream, 0.0) if isinstance(rate, dict) else rate
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+PartCheck = Callable[[RunConfig], Sequence[tuple[Path_, str]]]
+
+
+def load(path: Path | str, overrides: Sequence[str] = (), *, check: PartCheck | None = None) -> RunConfig:
+    """Read a config file with its parents and overrides.
+
+    `check` adds the problems inside parts (`parts.problems`, which needs torch). Raises ConfigError that names every
+    problem with file and line.
+    """
+    path = Path(path)
+    data, origins = _read_with_parents(path, ())
+    for override in overrides:
+        _apply_override(data, origins, override)
+    return from_data(data, origins, where=str(path), check=check)
+
+
+def from_data(
+    data: Mapping[str, Any],
+    origins: Mapping[Path_, str] | None = None,
+    *,
+    where: str = "config",
+    check: PartCheck | None = None,
+) -> RunConfig:
+    """Plain data -> RunConfig; ConfigError lists every problem, located by `origins` (key path -> `file:line`)."""
+    origins = origins or {}
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        found = [(tuple(str(part) for part in e["loc"]), describe(e, RunConfig)) for e in error.errors()]
+        raise ConfigError(joined(_located(found, origins, where))) from None
+    found = list(check(config)) if check else []
+    if found:
+        raise ConfigError(joined(_located(found, origins, where)))
+    return config
+
+
+def dump(config: RunConfig) -> str:
+    """Give the resolved config as YAML; `load` of it gives an equal config."""
+    stream = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(config.model_dump(mode="json"), stream)
+    return stream.getvalue()
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of a config file, for editors."""
+    schema = RunConfig.model_json_schema()
+    schema["properties"]["extends"] = {"type": "string", "description": "one parent config, relative to this file"}
+    return schema
+
+
+def describe(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """Turn one pydantic error into `what was found; what was expected`, with a suggestion for an unknown key."""
+    if error["type"] == "extra_forbidden":
+        names = _field_names(model, error["loc"][:-1])
+        close = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(names))}"
+        return f"unknown key; {hint}"
+    if error["type"] == "missing":
+        return "missing; it has no default"
+    message = str(error["msg"])
+    return f"found {error['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _located(found: Sequence[tuple[Path_, str]], origins: Mapping[Path_, str], where: str) -> Iterator[str]:
+    for keys, message in found:
+        nearest = next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), where)
+        yield f"{nearest}: {'.'.join(keys)}: {message}" if keys else f"{nearest}: {message}"
+
+
+def _field_names(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        inner = _model_inside(field.annotation) if field else None
+        if inner is None:
+            break
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_inside(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (dict, Union, UnionType):
+        return next((found for arg in get_args(annotation) if (found := _model_inside(arg))), None)
+    return None
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse one YAML 1.2 file with line numbers (ruamel's `lc`); duplicate keys are refused. Raises ConfigError."""
+    try:
+        return YAML(typ="rt").load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; give the path of a .yaml config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); expected a UTF-8 YAML file") from None
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{path}:{line}: {str(error.problem).splitlines()[0]}; expected valid YAML 1.2") from None
+    except YAMLError as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}; expected valid YAML 1.2") from None
+
+
+def _read_with_parents(path: Path, children: tuple[Path, ...]) -> tuple[dict[str, Any], dict[Path_, str]]:
+    resolved = path.resolve()
+    if resolved in children:
+        raise ConfigError(f"{path}: extends itself through {' -> '.join(p.name for p in children)}; break the circle")
+    found = read_yaml(path)
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path}: found {type(found).__name__}; expected a mapping of config keys")
+    data, origins = _plain(found, path, ())
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data, origins
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: found {parent!r}; expected the path of one parent config")
+    base, base_origins = _read_with_parents(path.parent / parent, (*children, resolved))
+    return _merge(base, data), base_origins | origins
+
+
+def _plain(node: Any, path: Path, keys: Path_) -> tuple[Any, dict[Path_, str]]:
+    """Ruamel's commented tree -> plain dicts and lists, and where each key was found."""
+    origins: dict[Path_, str] = {}
+    if isinstance(node, dict):
+        plain: dict[str, Any] = {}
+        for key, value in node.items():
+            inner = (*keys, str(key))
+            origins[inner] = f"{path}:{node.lc.key(key)[0] + 1}"  # type: ignore[attr-defined]  # ruamel's CommentedMap
+            plain[str(key)], below = _plain(value, path, inner)
+            origins |= below
+        return plain, origins
+    if isinstance(node, list):
+        return [_plain(value, path, keys)[0] for value in node], origins
+    for kind in (bool, int, float, str):  # ruamel's scalar subclasses -> the built-in types
+        if isinstance(node, kind):
+            return kind(node), origins
+    return node, origins
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key; anything else replaces; null removes. A part with another `use` replaces wholly."""
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        if value is None:
+            merged.pop(key, None)
+        elif (
+            isinstance(value, dict)
+            and isinstance(below, dict)
+            and value.get("use", below.get("use")) == below.get("use")
+        ):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _apply_override(data: dict[str, Any], origins: dict[Path_, str], override: str) -> None:
+    name, equals, text = override.partition("=")
+    keys = tuple(name.split("."))
+    if not equals or not all(keys):
+        raise ConfigError(f"override {override!r}: expected key.sub=value, for example optimizer.lr=3e-4")
+    try:
+        value = YAML(typ="safe", pure=True).load(text) if text else None
+    except YAMLError:
+        raise ConfigError(f"override {override!r}: {text!r} is no YAML value; quote it") from None
+    node = data
+    for key in keys[:-1]:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"override {override!r}: {key!r} holds {node!r}; it has no keys below it")
+    node[keys[-1]] = value
+    origins[keys] = f"override {override!r}"
