@@ -132,6 +132,8 @@ def load(path: Path | str, overrides: Sequence[str] = (), *, check: PartCheck | 
     data, origins = _read_with_parents(path, ())
     for override in overrides:
         _apply_override(data, origins, override)
+    if isinstance(data.get("streams"), dict):  # `face: null` takes a parent's stream out
+        data["streams"] = {stream: part for stream, part in data["streams"].items() if part is not None}
     return from_data(data, origins, where=str(path), check=check)
 
 
@@ -260,20 +262,13 @@ def _plain(node: Any, path: Path, keys: Path_) -> tuple[Any, dict[Path_, str]]:
 
 
 def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merge key by key; anything else replaces; null removes. A part with another `use` replaces wholly."""
+    """Mappings merge key by key; anything else replaces. A part with another `use` replaces the parent's wholly."""
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
-        if value is None:
-            merged.pop(key, None)
-        elif (
-            isinstance(value, dict)
-            and isinstance(below, dict)
-            and value.get("use", below.get("use")) == below.get("use")
-        ):
-            merged[key] = _merge(below, value)
-        else:
-            merged[key] = value
+        mappings = isinstance(value, dict) and isinstance(below, dict)
+        same_part = mappings and value.get("use", below.get("use")) == below.get("use")
+        merged[key] = _merge(below, value) if same_part else value
     return merged
 
 

@@ -12,7 +12,7 @@ import mmtraits  # noqa: F401  (installs the import hook)
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Folder with `clips/` and `data/`, named by MMTRAITS_REAL_DATA; skips without it, fails under MMTRAITS_REQUIRE_REAL=1."""
+    """Folder with `clips/` and `data/`, named by MMTRAITS_REAL_DATA; a test without it is skipped or made to fail."""
     folder = os.environ.get("MMTRAITS_REAL_DATA")
     if folder and Path(folder).is_dir():
         return Path(folder)

@@ -1,0 +1,165 @@
+"""The rules of the tree, as data: who imports whom, where each heavy library lives, how long things may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "mmtraits"
+EVERYTHING = None
+
+MAY_IMPORT: dict[str, set[str] | None] = {
+    "__init__": {"_wheels", "errors", "schema"},
+    "_wheels": set(),
+    "errors": set(),
+    "schema": set(),
+    "tokens": set(),
+    "losses": set(),
+    "weights": set(),
+    "spectra": set(),
+    "metrics": {"schema"},
+    "calibrate": {"schema"},
+    "baselines": {"schema", "metrics"},
+    "config": {"errors", "schema"},
+    "parts": {"config", "errors"},
+    "layers": {"tokens"},
+    "media": {"schema", "errors"},
+    "data": {"schema", "errors", "media", "tokens"},
+    "encoders": {"schema", "tokens", "layers", "spectra", "weights"},
+    "fusion": {"tokens", "layers"},
+    "heads": {"tokens", "layers"},
+    "model": {"config", "parts", "encoders", "fusion", "heads", "tokens", "schema"},
+    "extract": {"config", "errors", "data", "media", "parts", "encoders", "tokens", "schema"},
+    "train": {"config", "errors", "schema", "data", "media", "model", "losses", "metrics", "tokens", "extract"},
+    "runtime": {"schema", "errors", "media", "calibrate"},
+    "predict": {"schema", "errors", "media", "runtime", "report", "data.manifest"},
+    "report": {"schema"},
+    "card": {"schema", "report"},
+    "evaluate": {
+        "config", "errors", "schema", "data", "model", "tokens", "metrics", "baselines", "calibrate", "runtime",
+        "report", "card", "train",
+    },
+    "export": {"config", "errors", "schema", "model", "tokens", "calibrate", "runtime", "card", "train", "metrics"},
+    "cli": EVERYTHING,
+}  # fmt: skip
+
+HOMES: dict[str, set[str]] = {
+    "lightning": {"train", "data/datamodule"},
+    "av": {"media"},
+    "decord": {"media"},
+    "cv2": {"media", "data/synthetic"},
+    "timm": {"encoders"},
+    "torchvision": {"encoders", "_wheels"},
+    "torchaudio": {"encoders", "spectra", "_wheels"},
+    "transformers": {"encoders"},
+    "onnx": {"export"},
+    "onnxscript": {"export"},
+    "onnxruntime": {"runtime", "media/faces", "export"},
+    "pandas": {"baselines", "metrics"},
+    "scipy": {"baselines", "metrics"},
+    "sklearn": {"baselines", "metrics"},
+    "jinja2": {"report", "card"},
+    "safetensors": {"media/cache", "train", "export", "weights", "encoders"},
+    "librosa": set(),
+    "requests": set(),
+}
+
+TORCH_FREE = (
+    "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
+    "data.synthetic", "calibrate", "metrics", "runtime", "predict", "report", "card", "cli",
+)  # fmt: skip
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    """`media/load` for mmtraits/media/load.py, `media` for its __init__."""
+    relative = path.relative_to(PACKAGE).with_suffix("")
+    return str(relative.parent if relative.name == "__init__" and relative.parent != Path() else relative)
+
+
+def unit_of(path: Path) -> str:
+    return name_of(path).split("/")[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write mmtraits.<unit>"
+            module = node.module or ""
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def of_ours(path: Path) -> Iterator[tuple[str, ...]]:
+    for imported in imports(path):
+        parts = imported.split(".")
+        if parts[0] == "mmtraits" and len(parts) > 1:
+            target = PACKAGE / parts[1]
+            if target.is_dir() or target.with_suffix(".py").exists():
+                yield tuple(parts[1:])
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_one_way(path: Path) -> None:
+    unit = unit_of(path)
+    assert unit in MAY_IMPORT, f"{unit} is missing from the table of who imports whom"
+    allowed = MAY_IMPORT[unit]
+    for target in of_ours(path):
+        fine = allowed is EVERYTHING or target[0] == unit or target[0] in allowed or ".".join(target[:2]) in allowed
+        assert fine, f"{name_of(path)} imports {'.'.join(target)}; {unit} may import {sorted(allowed or ())}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_each_heavy_library_has_one_home(path: Path) -> None:
+    for imported in imports(path):
+        library = imported.split(".")[0]
+        if library in HOMES:
+            homes = HOMES[library]
+            assert unit_of(path) in homes or name_of(path) in homes, f"{name_of(path)} imports {library}; home: {homes}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_files_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{path.name}:{node.lineno} {node.name} has {lines} lines"
+
+
+def test_nothing_inherits_from_our_own_classes() -> None:
+    classes = [
+        (path, node)
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    ours = {node.name for _, node in classes}
+    for path, node in classes:
+        if path.stem != "errors":
+            bases = {base.id if isinstance(base, ast.Name) else "" for base in node.bases}
+            assert not bases & ours, f"{path.name}: {node.name} inherits from {bases & ours}"
+
+
+def test_table_lists_no_unit_that_is_gone() -> None:
+    assert set(MAY_IMPORT) <= {unit_of(path) for path in FILES}
+
+
+def test_torch_free_modules_import_no_torch() -> None:
+    """One import at a time in one interpreter names the culprit; an interpreter for each would take a minute."""
+    lines = [f"import mmtraits.{m}; assert 'torch' not in sys.modules, {m!r}" for m in TORCH_FREE]
+    script = "import sys; " + "; ".join(lines)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
