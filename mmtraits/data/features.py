@@ -1,0 +1,79 @@
+"""Front-end outputs that a manifest supplies: `feature_<stream>` references -> arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmtraits.data.problems import manifest_error
+
+
+def feature_file(reference: str) -> tuple[str, str]:
+    """`folder/file.npz#key` -> (file, key); the key of a plain file is empty."""
+    stem, mark, key = reference.partition(".npz#")
+    return (stem + ".npz", key) if mark else (reference, "")
+
+
+def read_features(folder: Path, references: Sequence[str]) -> list[NDArray[np.float32]]:
+    """The front-end outputs that one `feature_<stream>` column names: a (T, D) float32 array each, D the same for all.
+
+    `file.npy` holds (T, D) or (D,). `file.npz#key` is the row of the table `features` (N, D) or (N, T, D) whose id in
+    `clip` (N,) is `key`; in a file without such a table, the array named `key`. Paths are relative to `folder`, the
+    manifest's. Each file is opened once and nothing is unpickled. Raises ManifestError that lists every problem.
+    """
+    problems: list[str] = []
+    found: list[NDArray[np.float32]] = []
+    opened: dict[str, Mapping[str, NDArray[Any]] | str] = {}
+    for reference in references:
+        file, key = feature_file(reference)
+        if file not in opened:
+            opened[file] = _open(folder / file)
+        arrays = opened[file]
+        step = arrays if isinstance(arrays, str) else _steps(arrays, key)
+        if isinstance(step, str):
+            problems.append(f"{folder / file}: {step}")
+        else:
+            found.append(step)
+    widths = sorted({array.shape[1] for array in found})
+    if len(widths) > 1:
+        problems.append(f"{folder}: features of one stream have widths {widths}; expected one width")
+    if problems:
+        raise manifest_error(problems)
+    return found
+
+
+def _open(path: Path) -> Mapping[str, NDArray[Any]] | str:
+    """The arrays by key, or what is wrong with the file."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"": loaded}
+        with loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+    except FileNotFoundError:
+        return "no such file; feature references are relative to the manifest's folder"
+    except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
+        return f"not readable as .npz or .npy without pickle ({error})"
+    if set(arrays) != {"clip", "features"}:
+        return arrays
+    ids, features = arrays["clip"], arrays["features"]
+    if ids.ndim != 1 or len(ids) != len(features):
+        return f"`clip` {ids.shape} and `features` {features.shape}; expected one id per row"
+    return dict(zip(ids.tolist(), features, strict=True))
+
+
+def _steps(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[np.float32] | str:
+    """The (T, D) array under `key`, or what is wrong with it."""
+    if key not in arrays:
+        return f"no features under the key {key!r}; a reference reads `file.npz#key` or `file.npy`"
+    array = arrays[key]
+    if array.ndim not in (1, 2) or array.size == 0 or array.dtype.kind not in "fiu":
+        return f"{key!r} is {array.dtype} {array.shape}; expected numbers (T, D) or (D,)"
+    steps: NDArray[np.float32] = np.atleast_2d(array).astype(np.float32)
+    return steps if np.isfinite(steps).all() else f"{key!r} holds NaN or infinity"
