@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "schema": set(),
     "tokens": set(),
     "losses": set(),
-    "weights": set(),
+    "weights": {"errors"},
     "spectra": set(),
     "metrics": {"schema"},
     "calibrate": {"schema"},

