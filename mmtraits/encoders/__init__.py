@@ -1,1 +1,1 @@
-"""encoders."""
+"""One file per encoder: raw input of one stream in, tokens out."""
