@@ -51,11 +51,9 @@ def read_features(folder: Path, references: Sequence[str]) -> list[NDArray[np.fl
 def _open(path: Path) -> Mapping[str, NDArray[Any]] | str:
     """The arrays by key, or what is wrong with the file."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
+        with path.open("rb") as file:  # opened here: NumPy leaves a file that it cannot read open
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except FileNotFoundError:
         return "no such file; feature references are relative to the manifest's folder"
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:

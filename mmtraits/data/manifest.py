@@ -222,12 +222,12 @@ class _Table:
         self.splits.append(split)
 
     def _clip(self, row: Mapping[str, str]) -> Clip:
-        start_s, end_s = self._seconds(row, "start_s"), self._seconds(row, "end_s")
-        if end_s is not None and end_s <= (start_s or 0.0):
-            self._say(f"end_s {end_s} is {'not after' if end_s == start_s else 'before'} start_s {start_s or 0.0}")
+        start_s, end_s = self._seconds(row, "start_s") or 0.0, self._seconds(row, "end_s")
+        if end_s is not None and end_s <= start_s:
+            self._say(f"end_s {end_s} is {'not after' if end_s == start_s else 'before'} start_s {start_s}")
         clip = Clip(
             id=row["id"],
-            start_s=start_s or 0.0,
+            start_s=start_s,
             end_s=end_s,
             text=row.get("text") or None,
             attributes={name: row[column] for column, name in self._prefixed[ATTRIBUTE] if row[column]},

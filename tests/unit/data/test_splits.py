@@ -1,0 +1,129 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmtraits.data.manifest import Manifest
+from mmtraits.data.splits import assign
+from mmtraits.errors import ManifestError
+from mmtraits.schema import Clip, Trait, TraitSchema
+
+SCHEMA = TraitSchema(name="one", traits=(Trait(name="calm", low=0.0, high=1.0),), construct="apparent", judged_by="us")
+
+
+def corpus(persons: list[str | None], splits: list[str | None] | None = None, **columns: list[str]) -> Manifest:
+    clips = tuple(
+        Clip(id=f"c{i}", text="x", person=p, attributes={n: v[i] for n, v in columns.items()})
+        for i, p in enumerate(persons)
+    )
+    own = tuple(splits or [None] * len(clips))
+    return Manifest(
+        path=Path("clips.csv"), schema=SCHEMA, clips=clips, labels=np.full((len(clips), 1), 0.5), splits=own
+    )
+
+
+groups = st.lists(st.one_of(st.none(), st.integers(0, 30).map(str)), min_size=40, max_size=200).filter(
+    lambda persons: len(set(persons) - {None}) >= 10
+)
+
+
+@given(groups, st.sampled_from(["holdout", "kfold"]), st.integers(2, 6), st.integers(0, 3))
+def test_parts_are_disjoint_cover_and_never_divide_a_person(persons, split, folds, seed) -> None:
+    manifest = corpus(persons)
+    for member in range(folds):
+        parts = assign(manifest, split=split, folds=folds, seed=seed, member=member)
+        assert sorted(np.concatenate(list(parts.values()))) == list(range(len(persons)))
+        owners = [{persons[row] for row in rows} - {None} for rows in parts.values()]
+        assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+        assert all(len(rows) for rows in parts.values())
+
+
+@given(groups, st.integers(2, 6))
+def test_every_row_is_tested_once(persons, folds) -> None:
+    manifest = corpus(persons)
+    tested = [assign(manifest, split="kfold", folds=folds, member=member)["test"] for member in range(folds)]
+    assert sorted(np.concatenate(tested)) == list(range(len(persons)))
+
+
+@given(groups, st.integers(0, 2**31), st.sampled_from(["holdout", "kfold"]))
+def test_the_order_of_rows_does_not_matter(persons, shuffle, split) -> None:
+    manifest = corpus(persons)
+    order = list(range(len(persons)))
+    random.Random(shuffle).shuffle(order)
+    moved = Manifest(
+        path=manifest.path,
+        schema=SCHEMA,
+        clips=tuple(manifest.clips[i] for i in order),
+        labels=manifest.labels,
+        splits=manifest.splits,
+    )
+    before, after = assign(manifest, split=split, member=1), assign(moved, split=split, member=1)
+    for name in before:
+        assert {f"c{row}" for row in before[name]} == {moved.clips[row].id for row in after[name]}
+
+
+def test_folds_are_balanced_and_val_is_a_tenth() -> None:
+    draw = random.Random(0)
+    manifest = corpus([str(draw.randrange(300)) for _ in range(1000)])
+    for member in range(5):
+        parts = assign(manifest, split="kfold", member=member)
+        assert abs(len(parts["test"]) - 200) <= 1
+        assert 80 <= len(parts["val"]) <= 90
+        assert all((np.diff(rows) > 0).all() and rows.dtype == np.int64 for rows in parts.values())
+
+
+def test_seeds_differ_and_repeat() -> None:
+    manifest = corpus([str(i // 2) for i in range(100)])
+    first, second = assign(manifest, split="holdout", seed=0), assign(manifest, split="holdout", seed=1)
+    assert set(first["test"]) != set(second["test"])
+    np.testing.assert_array_equal(first["test"], assign(manifest, split="holdout", seed=0, member=3)["test"])
+
+
+def test_a_value_of_another_row_is_not_an_id() -> None:
+    """Person `c1` and the clip `c1` without a person are two groups."""
+    manifest = corpus(["c1", None, *map(str, range(8))])
+    together = [
+        len({0, 1} & set(assign(manifest, split="kfold", folds=10, member=member)["test"])) for member in range(10)
+    ]
+    assert max(together) == 1
+
+
+def test_official_keeps_the_column() -> None:
+    parts = assign(corpus(["a"] * 5, ["test", "train", None, "val", "train"]))
+    assert {name: rows.tolist() for name, rows in parts.items()} == {"train": [1, 4], "val": [3], "test": [0]}
+
+
+def test_official_without_val_carves_whole_persons() -> None:
+    persons = [str(i // 4) for i in range(80)]
+    parts = assign(corpus(persons, ["train"] * 72 + ["test"] * 8))
+    assert parts["test"].tolist() == list(range(72, 80)) and len(parts["val"]) == 8
+    assert not {persons[row] for row in parts["val"]} & {persons[row] for row in parts["train"]}
+
+
+def test_one_person_alone_stays_in_train() -> None:
+    parts = assign(corpus(["a"] * 5, ["train"] * 5))
+    assert len(parts["train"]) == 5 and len(parts["val"]) == 0
+
+
+def test_groups_by_an_attribute_or_the_clip() -> None:
+    colours = [str(i % 7) for i in range(70)]
+    parts = assign(corpus(["a"] * 70, colour=colours), split="kfold", folds=7, by="colour", member=2)
+    assert len({colours[row] for row in parts["test"]}) == 1 and len(parts["test"]) == 10
+    assert len(assign(corpus(["a"] * 70), split="holdout", by="id")["test"]) == 14
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({}, r"clips\.csv: no row has split `train`; fill the column or use holdout or kfold"),
+        ({"split": "kfold", "folds": 4}, r"clips\.csv: by person: 3 groups; 4 folds need at least 4"),
+        ({"split": "kfold", "folds": 3, "member": 3}, r"clips\.csv: fold 3 of 3; expected 0 to 2"),
+        ({"split": "holdout", "by": "age"}, r"clips\.csv: no row has a 'age' to group by"),
+    ],
+)
+def test_what_cannot_be_split(options, message) -> None:
+    with pytest.raises(ManifestError, match=message):
+        assign(corpus(["a", "b", "c", "c"]), **options)
