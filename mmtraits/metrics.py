@@ -76,12 +76,12 @@ def table(
     `unscored` counts labelled rows whose score is NaN (failed clips). The mean is over the traits that have labels and
     is NaN where one of them is NaN: an undefined value is never taken for a good one. `mean.undefined` counts them.
     """
+    y, p = np.asarray(labels, np.float64), np.asarray(scores, np.float64)
+    if y.shape != p.shape or y.shape != (len(clip_ids), len(schema.traits)):
+        found = f"labels {y.shape}, scores {p.shape}, {len(clip_ids)} ids, {len(schema.traits)} traits"
+        raise ValueError(f"{found}; expected (N, K) for all")
     order = np.argsort(np.asarray(clip_ids, dtype=np.str_), kind="stable")
-    y, p = np.asarray(labels, np.float64)[order], np.asarray(scores, np.float64)[order]
-    if y.shape != p.shape or y.shape != (len(order), len(schema.traits)):
-        raise ValueError(
-            f"labels {y.shape}, scores {p.shape}, {len(order)} ids, {len(schema.traits)} traits; expected (N, K)"
-        )
+    y, p = y[order], p[order]
     traits = {trait.name: _row(y[:, k], p[:, k], trait) for k, trait in enumerate(schema.traits)}
     return {"traits": traits, "mean": _mean(traits)}
 

@@ -134,7 +134,7 @@ def test_a_feature_is_a_modality(tmp_path: Path) -> None:
     "header, expected",
     [
         ("id,txet,openness,liked", ["1: unknown column 'txet'; did you mean 'text'?"]),
-        ("id,text,Openness,liked", ["1: unknown column 'Openness'; did you mean 'openness'?", "1: column 'openness' is"]),
+        ("id,text,Openness,liked", ["1: unknown column 'Openness'; did you mean 'openness'?", "1: column 'openness'"]),
         ("id,text,openness,openness", ["1: column 'openness' is there twice", "1: column 'liked' is missing"]),
         ("clip,text,openness,liked", ["1: unknown column 'clip'; known are id, ", "1: column 'id' is missing"]),
         ("id,text,openness,", ["1: column 4 has no name", "1: column 'liked' is missing"]),
