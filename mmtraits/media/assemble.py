@@ -1,0 +1,178 @@
+"""Pictures and sound as they arrive -> windows, each let go as soon as it is complete."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from mmtraits.errors import ConfigError
+from mmtraits.media.audio import QUIET_DBFS, Track, loudness_dbfs, resample
+from mmtraits.media.faces import FaceFinder, align, track
+from mmtraits.media.sampling import frame_times
+from mmtraits.media.video import Image, Picture, Size, Sound, exactly, fit
+from mmtraits.schema import FrameSpec, InputSpec, Raw, WaveSpec
+
+_FACE_LONG_SIDE_PX = 640  # faces are sought and cut at this size: a face of a tenth of it still fills the crop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """A stretch of a clip, in seconds of its medium, with every stream's raw arrays."""
+
+    start_s: float
+    end_s: float
+    streams: Mapping[str, Raw]
+
+
+class _Slot(NamedTuple):
+    """One wanted frame: when, and where it goes."""
+
+    time_s: float
+    window: int
+    stream: str
+    place: int
+
+
+class Assembler:
+    """Sorts what a pass over a clip yields into its windows.
+
+    `wanted` and `sizes` are what the pass must be asked for. `ready` holds, per window, the streams known beforehand
+    (text, and the empty ones of absent media).
+    """
+
+    def __init__(
+        self, specs: Mapping[str, InputSpec], spans: Sequence[tuple[float, float]], ready: Sequence[Mapping[str, Raw]]
+    ) -> None:
+        self.specs, self.spans = specs, spans
+        self._streams: list[dict[str, Raw]] = [dict(known) for known in ready]
+        open_ = {name: spec for name, spec in specs.items() if name not in ready[0]}
+        self._frame_specs = {name: spec for name, spec in open_.items() if isinstance(spec, FrameSpec)}
+        self._wave_specs = {name: spec for name, spec in open_.items() if isinstance(spec, WaveSpec)}
+        self._slots = sorted(_slots(self._frame_specs, spans))
+        self._missing = Counter((slot.window, slot.stream) for slot in self._slots)
+        self._images: dict[tuple[int, str], list[Image | None]] = {}
+        kinds = {name: _size_key(name, spec) for name, spec in self._frame_specs.items()}
+        self._size_index = {name: sorted(set(kinds.values())).index(kind) for name, kind in kinds.items()}
+        self.wanted = [slot.time_s for slot in self._slots]
+        self.sizes: list[Size] = [_size(kind) for kind in sorted(set(kinds.values()))]
+        self.track = Track(spans[0][0], spans[-1][1])
+        self.wants_sound = bool(self._wave_specs)
+        self._next_wave = self._next_window = 0
+        self.frames_searched = self.faces_found = 0
+
+    def push(self, event: Picture | Sound) -> Iterator[Window]:
+        """Take one event; yields the windows that it completes."""
+        if isinstance(event, Picture):
+            self._place(event)
+        else:
+            self.track.add(event.time_s, event.samples, event.rate)
+            while self._next_wave < len(self.spans) and self.track.reached_s >= self.spans[self._next_wave][1]:
+                self._cut_waves()
+        yield from self._complete()
+
+    def finish(self) -> Iterator[Window]:
+        """Nothing more comes: yields the remaining windows with what there is."""
+        for window, stream in list(self._missing):
+            self._close_frames(window, stream)
+        while self._next_wave < len(self.spans):
+            self._cut_waves()
+        yield from self._complete()
+
+    def _place(self, picture: Picture) -> None:
+        slot = self._slots[picture.wanted]
+        key = (slot.window, slot.stream)
+        images = self._images.setdefault(key, [None] * self._frame_specs[slot.stream].frames)
+        images[slot.place] = picture.images[self._size_index[slot.stream]]
+        self._missing[key] -= 1
+        if not self._missing[key]:
+            self._close_frames(*key)
+
+    def _close_frames(self, window: int, stream: str) -> None:
+        del self._missing[window, stream]
+        spec = self._frame_specs[stream]
+        images = self._images.pop((window, stream), [None] * spec.frames)
+        if spec.crop == "face":
+            times = frame_times(*self.spans[window], spec.frames)
+            images = self._faces(images, times.tolist(), spec.height_px)
+        self._streams[window][stream] = _raw_frames(images, spec)
+
+    def _faces(self, images: Sequence[Image | None], times_s: Sequence[float], side_px: int) -> list[Image | None]:
+        """The scored person's aligned face in each image; None where there is none."""
+        given = [(place, image) for place, image in enumerate(images) if image is not None]
+        faces: list[Image | None] = [None] * len(images)
+        if not given:
+            return faces
+        seen = track(_finder(), [image for _, image in given], [times_s[place] for place, _ in given])
+        for (place, image), landmarks in zip(given, seen, strict=True):
+            if landmarks is not None:
+                faces[place] = align(image, landmarks, side_px)
+        self.frames_searched += len(given)
+        self.faces_found += sum(face is not None for face in faces)
+        return faces
+
+    def _cut_waves(self) -> None:
+        start_s, end_s = self.spans[self._next_wave]
+        for stream, spec in self._wave_specs.items():
+            self._streams[self._next_wave][stream] = self._wave(start_s, end_s, spec)
+        self._next_wave += 1
+        if self._next_wave < len(self.spans):
+            self.track.forget(self.spans[self._next_wave][0])
+
+    def _wave(self, start_s: float, end_s: float, spec: WaveSpec) -> Raw:
+        if spec.max_s is not None:
+            end_s = min(end_s, start_s + spec.max_s)
+        own = self.track.cut(start_s, end_s)
+        if loudness_dbfs(float(np.dot(own, own)), len(own)) < QUIET_DBFS:
+            return spec.empty()
+        wave = np.clip(resample(own, self.track.rate, spec.sample_rate), -1, 1)
+        return Raw(wave, np.ones(len(wave), np.bool_))
+
+    def _complete(self) -> Iterator[Window]:
+        while self._next_window < len(self.spans) and len(self._streams[self._next_window]) == len(self.specs):
+            streams = self._streams[self._next_window]
+            start_s, end_s = self.spans[self._next_window]
+            yield Window(start_s=start_s, end_s=end_s, streams={name: streams[name] for name in self.specs})
+            self._streams[self._next_window] = {}
+            self._next_window += 1
+
+
+def _slots(specs: Mapping[str, FrameSpec], spans: Sequence[tuple[float, float]]) -> Iterator[_Slot]:
+    for stream, spec in specs.items():
+        for window, span in enumerate(spans):
+            for place, time_s in enumerate(frame_times(*span, spec.frames).tolist()):
+                yield _Slot(time_s, window, stream, place)
+
+
+def _size_key(stream: str, spec: FrameSpec) -> tuple[int, int]:
+    """(0, 0) for faces, which are cut from one common picture, else the width and height."""
+    if spec.crop == "full":
+        return spec.width_px, spec.height_px
+    if spec.width_px != spec.height_px:
+        raise ConfigError(f"{stream}: face crops of {spec.width_px}x{spec.height_px}; expected a square")
+    return 0, 0
+
+
+def _size(key: tuple[int, int]) -> Size:
+    return exactly(*key) if any(key) else fit(_FACE_LONG_SIDE_PX)
+
+
+def _raw_frames(images: Sequence[Image | None], spec: FrameSpec) -> Raw:
+    """A missing frame stays on the time axis under a False mask; without any frame the stream is empty."""
+    mask = np.array([image is not None for image in images], np.bool_)
+    if not mask.any():
+        return spec.empty()
+    data = np.zeros((len(images), spec.height_px, spec.width_px, 3), np.uint8)
+    for place, image in enumerate(images):
+        if image is not None:
+            data[place] = image
+    return Raw(data, mask)
+
+
+@lru_cache(maxsize=1)
+def _finder() -> FaceFinder:
+    return FaceFinder()

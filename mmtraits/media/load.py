@@ -1,0 +1,261 @@
+"""The one entry: a Clip -> the raw arrays that encoders asked for, window by window, whatever the file holds."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from mmtraits.errors import MediaError
+from mmtraits.media import transcript
+from mmtraits.media.assemble import Assembler, Window
+from mmtraits.media.audio import QUIET_DBFS
+from mmtraits.media.probe import AUDIO_SUFFIXES, Media, opened
+from mmtraits.media.sampling import windows
+from mmtraits.media.text import Tokenizer
+from mmtraits.media.transcript import Utterance
+from mmtraits.media.video import Backend, Health, Picture, Sound, read
+from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, TextSpec, WaveSpec, Windowing, join_reasons
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedClip:
+    """A clip, decoded. Every window holds every stream; an absent one is its spec's `empty()`. At least one window.
+
+    reasons: from `schema.REASONS`, in their order. duration_s: of the stretch that was asked for, NaN where no medium
+    tells it. details: what the reasons leave out (counts, fractions, levels), for the logs of a job.
+    """
+
+    windows: tuple[Window, ...]
+    reasons: tuple[str, ...]
+    duration_s: float
+    details: Mapping[str, float | int | str]
+
+
+@dataclass
+class _Report:
+    """What is found out while a clip is read."""
+
+    duration_s: float
+    reasons: set[str]
+    details: dict[str, float | int | str]
+    loudness_dbfs: float = 0.0
+
+
+def clip_from_file(path: Path, id: str | None = None) -> Clip:  # noqa: A002  (the field's own name)
+    """The Clip of one media file and of the transcript beside it. The file is not opened; its name decides the kind.
+
+    A file of any other suffix counts as video: where it holds no picture, its sound is still used.
+    """
+    audio = path.suffix.lower() in AUDIO_SUFFIXES
+    return Clip(
+        id=path.name if id is None else id,
+        video=None if audio else path,
+        audio=path if audio else None,
+        transcript=transcript.sidecar(path),
+    )
+
+
+def load(
+    clip: Clip,
+    specs: Mapping[str, InputSpec],
+    windowing: Windowing,
+    *,
+    backend: Backend = "pyav",
+    root: Path | None = None,
+) -> LoadedClip:
+    """Decode a clip as the streams of `specs` want it.
+
+    Never raises for what a file contains: `reasons` say it, and what could be decoded is kept. Sound is taken from
+    clip.audio, else from the video; text from clip.text, else from the transcript, cut to the window where it is timed.
+    `root`: the folder in which relative tokenizer paths lie. clip.features is not read here. Raises BundleError or
+    ConfigError for a tokenizer that is not there.
+    """
+    report = _Report(math.nan, set(), {})
+    found = tuple(_stream(clip, specs, windowing, backend, root, report))
+    if report.loudness_dbfs < QUIET_DBFS:  # known only at the end
+        found = tuple(_without_sound(window, specs) for window in found)
+    reasons = report.reasons | _absences(found, specs)
+    return LoadedClip(
+        windows=found,
+        reasons=tuple(join_reasons(reasons).split(";")) if reasons else (),
+        duration_s=report.duration_s,
+        details=report.details,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- one pass
+
+
+def _stream(
+    clip: Clip,
+    specs: Mapping[str, InputSpec],
+    windowing: Windowing,
+    backend: Backend,
+    root: Path | None,
+    report: _Report,
+) -> Iterator[Window]:
+    """Yield the windows in order, each when it is complete; fills the report on the way."""
+    utterances = _utterances(clip, report)
+    with ExitStack() as stack:
+        video, audio = (_open(path, stack, report) for path in (clip.video, clip.audio))
+        if video is None and audio is None and not utterances:
+            report.reasons |= set() if report.reasons else {"no_modality"}
+        spans = _spans(clip, windowing, video or audio, utterances, report)
+        ready = [_text(specs, utterances, span, root, report) for span in spans]
+        sound = audio or (video if clip.audio is None else None)
+        _fill_absent(ready, specs, has_video=_has_video(video), has_sound=sound is not None and sound.info.has_audio)
+        assembler = Assembler(specs, spans, ready)
+        health = Health()
+        for event in _events(video, sound, assembler, backend, health):
+            yield from assembler.push(event)
+        yield from assembler.finish()
+    _tell(report, video or audio, assembler, health)
+
+
+def _open(path: Path | None, stack: ExitStack, report: _Report) -> Media | None:
+    if path is None:
+        return None
+    try:
+        return stack.enter_context(opened(path))
+    except MediaError as error:
+        report.reasons.add(error.reason)
+        report.details["error"] = str(error)
+        return None
+
+
+def _has_video(media: Media | None) -> bool:
+    return media is not None and media.info.has_video
+
+
+def _spans(
+    clip: Clip, windowing: Windowing, media: Media | None, utterances: list[Utterance], report: _Report
+) -> tuple[tuple[float, float], ...]:
+    """The windows of the clip. Where nothing tells a length there is one, as long as a window is."""
+    duration_s = media.info.duration_s if media else max((u.end_s or 0.0 for u in utterances), default=0.0)
+    spans = windows(duration_s, windowing, clip.start_s, clip.end_s)
+    stretch_s = spans[-1][1] - spans[0][0]
+    if stretch_s <= 0:
+        return ((clip.start_s, clip.start_s + windowing.length_s),)
+    report.duration_s = stretch_s
+    return spans
+
+
+def _events(
+    video: Media | None, sound: Media | None, assembler: Assembler, backend: Backend, health: Health
+) -> Iterator[Picture | Sound]:
+    """What the files hold, in the order of time; one pass where picture and sound lie in one file."""
+    wanted, sizes = assembler.wanted, assembler.sizes
+    span_s = (assembler.track.start_s, assembler.track.end_s) if assembler.wants_sound else None
+    passes = []
+    if video is not None and video is sound:
+        passes.append(read(video, wanted=wanted, sizes=sizes, sound_span_s=span_s, health=health, backend=backend))
+    else:
+        if video is not None:
+            passes.append(read(video, wanted=wanted, sizes=sizes, health=health, backend=backend))
+        if sound is not None:
+            passes.append(read(sound, sound_span_s=span_s, health=health))
+    return heapq.merge(*passes, key=lambda event: event.time_s)
+
+
+def _fill_absent(
+    ready: list[dict[str, Raw]], specs: Mapping[str, InputSpec], *, has_video: bool, has_sound: bool
+) -> None:
+    """Give every window the empty form of the streams that no pass will deliver."""
+    for name, spec in specs.items():
+        comes = (isinstance(spec, FrameSpec) and has_video) or (isinstance(spec, WaveSpec) and has_sound)
+        if not comes:
+            for known in ready:
+                known.setdefault(name, spec.empty())
+
+
+# ---------------------------------------------------------------------------------------------------- text
+
+
+def _utterances(clip: Clip, report: _Report) -> list[Utterance]:
+    """What is said in the clip, by the scored speaker where speakers are told apart."""
+    if clip.text is not None:
+        return [Utterance(None, None, None, clip.text)] if clip.text.strip() else []
+    if clip.transcript is None:
+        return []
+    try:
+        utterances = transcript.read(clip.transcript)
+    except MediaError as error:
+        report.reasons.add(error.reason)
+        report.details["transcript_error"] = str(error)
+        return []
+    if clip.speaker is not None and any(utterance.speaker for utterance in utterances):
+        return [utterance for utterance in utterances if utterance.speaker == clip.speaker]
+    return utterances
+
+
+def _text(
+    specs: Mapping[str, InputSpec],
+    utterances: list[Utterance],
+    span: tuple[float, float],
+    root: Path | None,
+    report: _Report,
+) -> dict[str, Raw]:
+    """The token ids of one window, for every text stream."""
+    text = " ".join(utterance.text for utterance in _said_in(utterances, span))
+    found = {}
+    for name, spec in specs.items():
+        if isinstance(spec, TextSpec):
+            ids, truncated = _tokenizer(spec, root).encode(text)
+            found[name] = Raw(ids, np.ones(len(ids), np.bool_))
+            report.reasons |= {"text_truncated"} if truncated else set()
+    return found
+
+
+def _said_in(utterances: list[Utterance], span: tuple[float, float]) -> list[Utterance]:
+    """Those that overlap a window, where all are timed; else all."""
+    timed = [(u.start_s, u.end_s, u) for u in utterances if u.start_s is not None and u.end_s is not None]
+    if len(timed) < len(utterances):
+        return utterances
+    start_s, end_s = span
+    return [utterance for begin_s, until_s, utterance in timed if begin_s < end_s and until_s > start_s]
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(spec: TextSpec, root: Path | None) -> Tokenizer:
+    return Tokenizer(spec, root)
+
+
+# ---------------------------------------------------------------------------------------------------- report
+
+
+def _without_sound(window: Window, specs: Mapping[str, InputSpec]) -> Window:
+    silent = {name: spec.empty() for name, spec in specs.items() if isinstance(spec, WaveSpec)}
+    return replace(window, streams={**window.streams, **silent})
+
+
+def _absences(found: tuple[Window, ...], specs: Mapping[str, InputSpec]) -> set[str]:
+    """The reasons for streams of which no window holds anything."""
+    reasons = {FrameSpec: "no_face", WaveSpec: "no_sound", TextSpec: "no_transcript"}
+    absent = [name for name in specs if not any(window.streams[name].mask.any() for window in found)]
+    return {reasons[type(specs[name])] for name in absent if type(specs[name]) in reasons}
+
+
+def _tell(report: _Report, media: Media | None, assembler: Assembler, health: Health) -> None:
+    report.reasons |= health.reasons
+    if media is None:
+        return
+    info, details = media.info, report.details
+    details |= {"format": info.format, "video_codec": info.video_codec, "audio_codec": info.audio_codec}
+    details |= {"width_px": info.width_px, "height_px": info.height_px, "fps": round(info.fps, 3)}
+    details |= {"frames_decoded": health.frames, "packet_errors": health.packet_errors}
+    details["decoded_fraction"] = round(health.decoded_fraction, 4)
+    if assembler.frames_searched:
+        details["face_coverage"] = round(assembler.faces_found / assembler.frames_searched, 4)
+    if assembler.track.samples:
+        report.loudness_dbfs = assembler.track.loudness_dbfs
+        details["loudness_dbfs"] = round(max(report.loudness_dbfs, -200.0), 2)  # -inf is no JSON

@@ -1,0 +1,341 @@
+"""Frames at wanted times and the sound beside them, in one sequential pass over a file.
+
+Seeking to each frame is 5 to 10 times slower than reading on, and converting frames that nobody wants costs two thirds
+of decoding them; so every packet is decoded once and only wanted frames are converted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from mmtraits.errors import MMTraitsError
+from mmtraits.media.audio import Wave, mono
+from mmtraits.media.probe import (
+    MAX_PIXELS,
+    Media,
+    MediaInfo,
+    audio_stream,
+    display_size,
+    limit,
+    quarter_turns,
+    stream_end_s,
+    video_stream,
+)
+
+Backend = Literal["pyav", "decord"]
+Image = NDArray[np.uint8]
+Size = Callable[[int, int], tuple[int, int]]  # width and height as shown -> width and height to deliver
+
+_HOLD_S = 0.5  # how long the last frame stands for times after it, beyond its own duration
+_SEEK_FROM_S = 20.0  # earlier stretches are reached by reading on
+_LEAD_S = 2.0  # sound lies this much before its picture in some containers
+_SHORT_S = 1.0  # a stream may end this much, or 5 %, before its declared end
+_log = logging.getLogger(__name__)
+
+
+class Picture(NamedTuple):
+    """The frame for the wanted time number `wanted`, uint8 RGB (H, W, 3), one image per asked size; its own time."""
+
+    time_s: float
+    wanted: int
+    images: tuple[Image, ...]
+
+
+class Sound(NamedTuple):
+    """Consecutive mono samples (S,) at `rate` Hz, from `time_s` on."""
+
+    time_s: float
+    samples: Wave
+    rate: int
+
+
+@dataclass
+class Health:
+    """What one pass met, filled while it runs. Times are seconds from the container's first time stamp."""
+
+    frames: int = 0
+    packet_errors: int = 0
+    video_end_s: float = 0.0
+    sound_end_s: float = 0.0
+    decoded_fraction: float = 1.0
+    reasons: set[str] = field(default_factory=set)
+
+
+def fit(long_side_px: int) -> Size:
+    """Shrink to a long side of at most `long_side_px`, keeping the proportions; never enlarge."""
+
+    def size(width: int, height: int) -> tuple[int, int]:
+        scale = min(1.0, long_side_px / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    return size
+
+
+def exactly(width_px: int, height_px: int) -> Size:
+    """Deliver this width and height whatever the proportions."""
+    return lambda width, height: (width_px, height_px)
+
+
+def read(
+    media: Media,
+    *,
+    wanted: Sequence[float] = (),
+    sizes: Sequence[Size] = (),
+    sound_span_s: tuple[float, float] | None = None,
+    health: Health,
+    backend: Backend = "pyav",
+) -> Iterator[Picture | Sound]:
+    """Yield the frames shown at the ascending times `wanted`, and the sound around `sound_span_s` (None: no sound).
+
+    The frame shown at a time is the last one whose time stamp is at or before it (the first one, before the first). A
+    time after the last frame has ended gets none, so wanted times may stay without a Picture. Times count from the
+    container's first time stamp. Never raises for what the file holds: `health` tells what was met; pictures and sound
+    from before a damage are kept. Memory does not grow with the length of the file.
+    """
+    if backend == "decord" and len(wanted):
+        yield from _read_decord(media, wanted, sizes, health)
+        wanted = ()
+    yield from _read_pyav(media, wanted, sizes, sound_span_s, health)
+
+
+class _Chooser:
+    """Picks, out of frames in order, the one shown at each wanted time; works for any kind of frame."""
+
+    def __init__(self, wanted: Sequence[float], convert: Callable[[Any], tuple[Image, ...]]) -> None:
+        self.wanted = wanted
+        self.convert = convert
+        self.next = 0
+        self.held: tuple[Any, float] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.next >= len(self.wanted)
+
+    def push(self, frame: Any, time_s: float) -> Iterator[Picture]:
+        """A further frame: yields what the one before it was wanted for."""
+        if self.held is not None and time_s <= self.held[1]:
+            return  # a time stamp that runs backwards is never shown
+        yield from self._give(time_s)
+        self.held = (frame, time_s)
+
+    def finish(self, shown_until_s: float) -> Iterator[Picture]:
+        """No more frames: yields what the last one was wanted for."""
+        yield from self._give(shown_until_s)
+
+    def _give(self, before_s: float) -> Iterator[Picture]:
+        if self.held is None:
+            return
+        frame, time_s = self.held
+        images: tuple[Image, ...] | None = None
+        while not self.done and self.wanted[self.next] < before_s:
+            images = images or self.convert(frame)
+            yield Picture(time_s, self.next, images)
+            self.next += 1
+
+
+# ---------------------------------------------------------------------------------------------------- PyAV
+
+
+class _Painter:
+    """Turns decoded frames into upright RGB images of the asked sizes, with square pixels."""
+
+    def __init__(self, sizes: Sequence[Size], aspect: Any) -> None:
+        self.sizes = sizes
+        self.aspect = aspect
+        self.fixed: list[tuple[int, int]] = []  # of the first frame: a stream that changes its size keeps the first
+        self.scalers = [VideoReformatter() for _ in sizes]
+
+    def __call__(self, frame: Any) -> tuple[Image, ...]:
+        turns = quarter_turns(frame.rotation)
+        if not self.fixed:
+            shown = display_size(frame.width, frame.height, self.aspect, 90 * turns)
+            self.fixed = [size(*shown) for size in self.sizes]
+        return tuple(
+            _turned(_scaled(scaler, frame, size[::-1] if turns % 2 else size), turns)
+            for scaler, size in zip(self.scalers, self.fixed, strict=True)
+        )
+
+
+def _scaled(scaler: VideoReformatter, frame: Any, size: tuple[int, int]) -> Image:
+    return np.asarray(scaler.reformat(frame, *size, "rgb24", threads=1).to_ndarray(), np.uint8)
+
+
+def _turned(image: Image, turns: int) -> Image:
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _read_pyav(
+    media: Media,
+    wanted: Sequence[float],
+    sizes: Sequence[Size],
+    sound_span_s: tuple[float, float] | None,
+    health: Health,
+) -> Iterator[Picture | Sound]:
+    container, info = media.container, media.info
+    video = _usable(video_stream(container), health) if wanted else None
+    audio = _usable(audio_stream(container), health) if sound_span_s else None
+    sound_start_s, sound_end_s = sound_span_s or (0.0, 0.0)
+    chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None))
+    if video is not None:
+        _seek(container, video, info, min(wanted[0], sound_start_s) if audio else wanted[0])
+    waiting = [stream for stream in (video, audio) if stream is not None]
+    for frame in _frames(container, waiting, health):
+        if isinstance(frame, av.VideoFrame):
+            time_s = _time_s(frame, info, health.video_end_s)
+            health.frames += 1
+            health.video_end_s = max(health.video_end_s, time_s + _video_duration_s(frame, info))
+            yield from chooser.push(frame, time_s)
+            if chooser.done and video in waiting:
+                waiting.remove(video)
+        else:
+            time_s = _time_s(frame, info, health.sound_end_s)
+            health.sound_end_s = time_s + frame.samples / frame.sample_rate
+            if health.sound_end_s > sound_start_s:
+                yield Sound(time_s, mono(frame), frame.sample_rate)
+            if health.sound_end_s >= sound_end_s and audio in waiting:
+                waiting.remove(audio)
+    yield from chooser.finish(health.video_end_s + _HOLD_S)
+    _note_missing(health, [(video, health.video_end_s), (audio, health.sound_end_s)], waiting, info, sound_end_s)
+
+
+def _frames(container: Any, waiting: list[Any], health: Health) -> Iterator[Any]:
+    """Decoded frames of the streams that still wait, to the end of the file or of what is readable."""
+    streams = tuple(waiting)
+    try:
+        for packet in container.demux(streams) if streams else ():
+            if packet.stream in waiting:
+                yield from _decoded(packet.decode, health)
+            if not waiting:
+                return
+    except Exception as error:  # a reader may raise anything on damaged input; what was read is kept
+        _log.debug("reading stopped: %s", error)
+        health.reasons.add("truncated")
+        for stream in waiting:
+            yield from _decoded(partial(stream.decode, None), health)
+
+
+def _decoded(decode: Callable[[], list[Any]], health: Health) -> list[Any]:
+    try:
+        return decode()
+    except Exception as error:  # not only FFmpegError: damaged headers raise AttributeError and others
+        _log.debug("packet not decoded: %s", error)
+        health.packet_errors += 1
+        health.reasons.add("out_of_memory" if isinstance(error, MemoryError) else "corrupt_packets")
+        return []
+
+
+def _usable(stream: Any | None, health: Health) -> Any | None:
+    """The stream, its decoder opened within limits; None, with a reason, where that cannot be."""
+    if stream is None:
+        return None
+    context = stream.codec_context
+    if context is None:
+        health.reasons.add("codec_unsupported")
+        return None
+    if stream.type == "video" and context.width * context.height > MAX_PIXELS:
+        health.reasons.add("too_large")
+        return None
+    limit(stream)
+    try:
+        context.open(strict=False)
+    except Exception as error:
+        _log.debug("decoder not opened: %s", error)
+        health.reasons.add("corrupt_packets" if isinstance(error, av.error.InvalidDataError) else "codec_unsupported")
+        return None
+    return stream
+
+
+def _seek(container: Any, video: Any, info: MediaInfo, start_s: float) -> None:
+    """Go to a key frame before `start_s` where that saves work and is safe; else stay at the beginning."""
+    if start_s < _SEEK_FROM_S:
+        return
+    target = round((start_s - _LEAD_S + info.start_s) * av.time_base)
+    try:
+        container.seek(target)
+        landed = next((packet.pts for packet in container.demux(video)), None)
+        if landed is not None and float(landed * video.time_base) <= start_s + info.start_s:
+            container.seek(target)
+            return
+    except Exception as error:  # a container that cannot seek is read from its beginning
+        _log.debug("no seek: %s", error)
+    container.seek(round(info.start_s * av.time_base))
+
+
+def _time_s(frame: Any, info: MediaInfo, expected_s: float) -> float:
+    """A frame's time from the container's first time stamp; where it has none, the end of the one before."""
+    stamp = frame.pts if frame.pts is not None else frame.dts
+    return expected_s if stamp is None else float(stamp * frame.time_base) - info.start_s
+
+
+def _video_duration_s(frame: Any, info: MediaInfo) -> float:
+    duration_s = float(frame.duration * frame.time_base) if frame.duration else 0.0
+    return duration_s or (1 / info.fps if info.fps else 0.0)
+
+
+def _note_missing(
+    health: Health, ends_s: list[tuple[Any, float]], unfinished: list[Any], info: MediaInfo, sound_end_s: float
+) -> None:
+    """Compare where the streams that were read to the end of the file stopped with where they should have."""
+    for stream, end_s in ends_s:
+        if stream is None or stream not in unfinished:
+            continue
+        declared_s = stream_end_s(stream, info.start_s)
+        if declared_s <= 0:
+            continue
+        if declared_s - end_s > max(_SHORT_S, 0.05 * declared_s):
+            health.reasons.add("truncated")
+        health.decoded_fraction = min(health.decoded_fraction, max(0.0, end_s / declared_s))
+
+
+# ---------------------------------------------------------------------------------------------------- decord
+
+
+def _read_decord(media: Media, wanted: Sequence[float], sizes: Sequence[Size], health: Health) -> Iterator[Picture]:
+    """The same frames by decord; it loses everything after the first damaged packet and tells no reason."""
+    decord = _import_decord()
+    video = _usable(video_stream(media.container), health)
+    if video is None:
+        return
+    stored = (video.codec_context.width, video.codec_context.height)
+    scalers = [VideoReformatter() for _ in sizes]
+
+    def convert(index: int) -> tuple[Image, ...]:
+        rgb = reader[index].asnumpy()
+        size = (rgb.shape[1], rgb.shape[0])  # decord has turned it already
+        upright = size == stored
+        shown = display_size(*(size if upright else size[::-1]), video.sample_aspect_ratio, 0 if upright else 90)
+        frame = av.VideoFrame.from_ndarray(rgb, "rgb24")
+        return tuple(_scaled(scaler, frame, size(*shown)) for scaler, size in zip(scalers, sizes, strict=True))
+
+    chooser = _Chooser(wanted, convert)
+    try:
+        reader = decord.VideoReader(str(media.path), num_threads=1)
+        spans = reader.get_frame_timestamp(np.arange(len(reader))) - media.info.start_s
+        for index, (begin_s, end_s) in enumerate(spans.tolist()):
+            yield from chooser.push(index, begin_s)
+            health.frames += 1
+            health.video_end_s = end_s
+        yield from chooser.finish(health.video_end_s + _HOLD_S)
+    except decord.DECORDError as error:
+        _log.debug("decord stopped: %s", error)
+        health.packet_errors += 1
+        health.reasons.add("corrupt_packets")
+
+
+def _import_decord() -> Any:
+    try:
+        import decord
+    except ImportError as error:
+        raise MMTraitsError(
+            "backend decord: not installed; pip install decord (linux x86_64), or use the backend pyav"
+        ) from error
+    return decord
