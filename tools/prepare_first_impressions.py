@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def prepare(source: Path, out: Path, *, interview: bool = False) -> str:
-    """Write the manifest and the feature tables; return the report. Raises ManifestError before it writes."""
+    """Write the manifest and the feature tables; return the report. Raises ManifestError."""
     schema = manifests.read_schema(SCHEMA)
     if interview:
         schema = replace(schema, traits=(*schema.traits, Trait(name="interview", low=0.0, high=1.0)))
@@ -60,12 +60,13 @@ def prepare(source: Path, out: Path, *, interview: bool = False) -> str:
         path=out / "clips.csv",
         schema=schema,
         clips=tuple(clips[i] for i in kept),
-        labels=np.array([[float(rows[i][name] or "nan") for name in schema.trait_names] for i in kept]),
+        labels=np.array([[_number(rows[i], name) for name in schema.trait_names] for i in kept]),
         splits=tuple(rows[i]["split"] or None for i in kept),
     )
     out.mkdir(parents=True, exist_ok=True)
-    _save(out / "voice.npz", voices)
-    _save(out / "face.npz", faces)
+    for name, table in (("voice.npz", voices), ("face.npz", faces)):
+        if table:
+            np.savez_compressed(out / name, clip=np.array(list(table)), features=np.stack(list(table.values())))
     manifests.write(manifest)
     manifests.read(manifest.path, check_files=True)  # what was written is a manifest, or this says why not
     return _report(manifest, dropped=len(rows) - len(kept), orphans=orphans)
@@ -86,15 +87,19 @@ def _rows(path: Path, schema: TraitSchema) -> list[dict[str, str]]:
 
 def _voice(row: Mapping[str, str]) -> NDArray[np.float32] | None:
     """The 26 means, or None where the table has no voice for the clip; a half-filled row is an error."""
-    cells = [row[name] for name in VOICE]
-    if not any(cells):
+    values = [_number(row, name) for name in VOICE]
+    if all(map(math.isnan, values)):
         return None
-    values = [float(cell) if cell else math.nan for cell in cells]
     if not all(map(math.isfinite, values)):
-        raise ManifestError(
-            f"clip {row['clip']}: its voice statistics are incomplete; expected {len(VOICE)} numbers or none"
-        )
+        raise ManifestError(f"clip {row['clip']}: its voice statistics are incomplete; expected {len(VOICE)} or none")
     return np.array(values, dtype=np.float32)
+
+
+def _number(row: Mapping[str, str], name: str) -> float:
+    try:
+        return float(row[name] or "nan")
+    except ValueError as error:
+        raise ManifestError(f"clip {row['clip']}: {name} {row[name]!r} is not a number") from error
 
 
 def _faces(path: Path, ids: set[str]) -> tuple[dict[str, NDArray[np.float16]], int]:
@@ -120,10 +125,6 @@ def _clip(row: Mapping[str, str], voices: Mapping[str, object], faces: Mapping[s
         attributes={"gender": row["gender"]} if row["gender"] else {},
         features=features,
     )
-
-
-def _save(path: Path, table: Mapping[str, NDArray[np.floating]]) -> None:
-    np.savez_compressed(path, clip=np.array(list(table)), features=np.stack(list(table.values())))
 
 
 def _report(manifest: manifests.Manifest, *, dropped: int, orphans: int) -> str:
