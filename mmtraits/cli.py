@@ -1,0 +1,152 @@
+"""The command line. Every heavy import is inside its command, so that `mmtraits --help` is quick and needs no torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmtraits.errors import MMTraitsError
+
+if TYPE_CHECKING:
+    from mmtraits.predict import Outcome, Progress
+
+app = typer.Typer(
+    name="mmtraits",
+    help="Apparent-personality scores from video, audio and transcript. For research; not for decisions about people.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Device(StrEnum):
+    """Where a bundle runs."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def main() -> None:
+    """Entry point: an error that the user can mend is one message on stderr and exit code 2."""
+    try:
+        app()
+    except MMTraitsError as error:
+        typer.echo(f"mmtraits: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        from mmtraits import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the sample clips, the scores and the report.")] = Path("demo"),
+    model: Annotated[Path | None, typer.Option(help="Bundle; without it the default one.")] = None,
+) -> None:
+    """The five-minute tour: make sample clips, score them, say where the report is."""
+    from mmtraits import predict
+    from mmtraits.data.synthetic import demo_clips
+    from mmtraits.runtime import default_bundle
+
+    bundle = model or default_bundle()  # before clips are drawn for nothing
+    clips = out / "clips"
+    clips.mkdir(parents=True, exist_ok=True)
+    with _console().status(f"Drawing sample clips in {clips}"):
+        demo_clips(clips)
+    with _bar("Scoring") as progress:
+        outcome = predict.run([clips], out, bundle=bundle, progress=progress)
+    _show(outcome)
+    _summary(outcome)
+
+
+@app.command("predict")
+def predict_command(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Media files and folders.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.csv, results.jsonl and report.html.")] = Path("out"),
+    model: Annotated[Path | None, typer.Option(help="Bundle; without it the default one.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="A clips.csv instead of paths.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes; default: one per core.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Windows per forward pass.")] = 8,
+    device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.cpu,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow symbolic links.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a clip failed.")] = False,
+) -> None:
+    """Score every clip of a folder or manifest: one row each, with status and reason."""
+    from mmtraits import predict
+    from mmtraits.runtime import usable_cores
+
+    with _bar("Scoring") as progress:
+        outcome = predict.run(
+            paths or [], out, manifest=manifest, bundle=model, workers=usable_cores() if workers is None else workers,
+            batch=batch, device=device.value, follow=follow, progress=progress,
+        )  # fmt: skip
+    _summary(outcome)
+    if not outcome.records:
+        typer.echo("mmtraits: no media files there; nothing was scored", err=True)
+        raise typer.Exit(1)
+    if strict and outcome.counts["failed"]:
+        raise typer.Exit(2)
+
+
+# ---------------------------------------------------------------------------------------------------- what is printed
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(), transient=True) as shown:
+        task = shown.add_task(what, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def _summary(outcome: Outcome) -> None:
+    counts = ", ".join(f"{outcome.counts[status]} {status}" for status in ("ok", "degraded", "failed"))
+    typer.echo(f"{len(outcome.records)} clips: {counts}")
+    for name in ("results.csv", "results.jsonl", "report.html"):
+        typer.echo(str(outcome.folder / name))
+
+
+def _show(outcome: Outcome) -> None:
+    """Print a table of scores with their intervals."""
+    from rich.console import Console
+    from rich.table import Table
+
+    traits = [name.removesuffix("_lower") for name in outcome.records[0] if name.endswith("_lower")]
+    table = Table(
+        title="Apparent personality: score [interval]", caption="Research use; not for decisions about people."
+    )
+    table.add_column("clip")
+    for name in ("status", *traits):
+        table.add_column(name.replace("_", " "))
+    for row in outcome.records:
+        table.add_row(str(row["clip"]), row["status"], *(_shown(row, trait) for trait in traits))
+    Console().print(table)
+
+
+def _shown(row: dict[str, Any], trait: str) -> str:
+    score, lower, upper = (row[trait + suffix] for suffix in ("", "_lower", "_upper"))
+    if score is None:
+        return "-"
+    return f"{score:.2f}" if lower is None else f"{score:.2f} [{lower:.2f}, {upper:.2f}]".replace("[", r"\[")

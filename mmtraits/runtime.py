@@ -1,0 +1,305 @@
+"""Run an exported bundle on clips: numpy and onnxruntime, no torch.
+
+>>> predictor = Predictor("bundle")            # or Predictor() for the default bundle
+>>> scores = predictor.predict(["talk.mp4"])   # scores.values (1, K) on the schema's own scale
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from mmtraits.calibrate import Calibration
+from mmtraits.errors import BundleError, ConfigError
+from mmtraits.media.load import LoadedClip, clip_from_file, load
+from mmtraits.schema import (
+    Clip,
+    Raw,
+    Status,
+    TraitSchema,
+    TraitScores,
+    Windowing,
+    join_reasons,
+    spec_from_dict,
+    stack,
+)
+
+FORMAT_VERSION = 1
+GRAPH = "model.onnx"
+_KEYS = ("format_version", "name", "schema", "transform", "streams", "output", "windowing", "calibration", "files")
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+class Predictor:
+    """A verified bundle, ready to score clips. One instance may be shared by threads.
+
+    Raises BundleError for a bundle that is missing, incomplete, altered or of another version, and ConfigError for a
+    device that this installation of onnxruntime cannot use. `threads`: of one forward pass; None = all cores.
+    """
+
+    def __init__(
+        self,
+        bundle: Path | str | None = None,
+        *,
+        threads: int | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+    ) -> None:
+        self.root = default_bundle() if bundle is None else Path(bundle)
+        self.info, files = read_bundle(self.root)
+        self.name: str = self.info["name"]
+        try:
+            self.schema = TraitSchema.from_dict(self.info["schema"])
+            self.specs = {stream: spec_from_dict(entry["spec"]) for stream, entry in self.info["streams"].items()}
+            self.windowing = Windowing(**self.info["windowing"])
+            self.calibration = _calibration(self.info["calibration"], self.streams)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{self.root / 'bundle.json'}: {error}; export the bundle again") from error
+        self._session = _open_session(files[GRAPH], self.root / GRAPH, threads, device)
+        self._fixed_steps = _check_signature(self._session, self.info, self.root)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The P stream names, in column order."""
+        return tuple(self.specs)
+
+    def load(self, clip: Clip | Path | str) -> LoadedClip:
+        """Decode one clip as the bundle's streams want it; what is wrong with a file is in `reasons`, never raised."""
+        return load(as_clip(clip), self.specs, self.windowing, root=self.root)
+
+    def score(self, raws: Sequence[Mapping[str, Raw]]) -> NDArray[np.float32]:
+        """Score windows in one forward pass: N x {stream: Raw} -> (N, K) on the schema's own scale.
+
+        A row without any stream gets the model's answer to nothing, which is no score: `predict` reports it as failed.
+        """
+        feeds: dict[str, NDArray[Any]] = {}
+        for stream, entry in self.info["streams"].items():
+            data, mask = entry["inputs"]
+            feeds[data], feeds[mask] = stack([raw[stream] for raw in raws], min_steps=self._fixed_steps[stream])
+        scores: NDArray[np.float32] = self._session.run([self.info["output"]], feeds)[0]
+        return scores
+
+    def predict(self, clips: Iterable[Clip | Path | str], batch: int = 8) -> TraitScores:
+        """Score clips, one row each, in order; never raises for what a clip contains. `batch`: windows per pass."""
+        wanted = [as_clip(clip) for clip in clips]
+        parts = [
+            self.assess([clip.id for clip in group], [self.load(clip) for clip in group], batch)
+            for group in _groups(wanted, batch)
+        ]
+        return concatenate(parts) if parts else self.assess([], [])
+
+    def assess(self, clip_ids: Sequence[str], loaded: Sequence[LoadedClip], batch: int = 8) -> TraitScores:
+        """Score clips that are already decoded; windows are averaged by the time they cover."""
+        heard = [_windows_present(clip, self.streams) for clip in loaded]  # per clip (W, P) bool
+        windows = [w.streams for clip, has in zip(loaded, heard, strict=True) for w in _spoken(clip, has)]
+        passes = [self.score(group) for group in _groups(windows, batch)]
+        of_windows = np.concatenate(passes) if passes else np.zeros((0, len(self.schema.traits)), np.float32)
+        counts = [int(has.any(axis=1).sum()) for has in heard]
+        per_clip = np.split(of_windows, np.cumsum(counts)[:-1]) if counts else []
+        rows = [_average(clip, has, rows) for clip, has, rows in zip(loaded, heard, per_clip, strict=True)]
+        values = np.array(rows, np.float32).reshape(len(loaded), len(self.schema.traits))
+        present = np.array([has.any(axis=0) for has in heard], np.bool_).reshape(len(loaded), len(self.streams))
+        return self._verdict(tuple(clip_ids), values, present, [clip.reasons for clip in loaded])
+
+    def _verdict(
+        self,
+        clip_ids: tuple[str, ...],
+        values: NDArray[np.float32],
+        present: NDArray[np.bool_],
+        found: Sequence[Sequence[str]],
+    ) -> TraitScores:
+        judged = [_judge(*row) for row in zip(values, present, found, strict=True)]
+        status = tuple(status for status, _ in judged)
+        values = np.where((np.array(status) == "failed")[:, None], np.float32(np.nan), values)
+        lower, upper = self._interval(values, present)
+        return TraitScores(
+            schema=self.schema, clip_ids=clip_ids, values=values, lower=lower, upper=upper, streams=self.streams,
+            present=present, status=status, reasons=tuple(reason for _, reason in judged),
+        )  # fmt: skip
+
+    def _interval(
+        self, values: NDArray[np.float32], present: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self.calibration is None or not len(values):
+            unknown = np.full_like(values, np.nan)
+            return unknown, unknown.copy()
+        lower, upper = self.calibration.interval(values, present)
+        return lower.astype(np.float32), upper.astype(np.float32)
+
+
+def as_clip(clip: Clip | Path | str) -> Clip:
+    """A media file becomes the clip of that file, with the transcript that lies beside it."""
+    return clip if isinstance(clip, Clip) else clip_from_file(Path(clip))
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_bundle() -> Path:
+    """Folder of the bundle shipped with the package, from an installed wheel or from a checkout; else BundleError."""
+    package = Path(__file__).parent
+    for folder in (package / "_bundles" / "default", package.parent / "checkpoints" / "default"):
+        if (folder / "bundle.json").is_file():
+            return folder
+    raise BundleError(
+        "default bundle: this installation holds none; name one with --model BUNDLE (see mmtraits export)"
+    )
+
+
+def concatenate(parts: Sequence[TraitScores]) -> TraitScores:
+    """Rows of several results of the same bundle, one after the other."""
+    first = parts[0]
+    return TraitScores(
+        schema=first.schema,
+        clip_ids=tuple(clip_id for part in parts for clip_id in part.clip_ids),
+        values=np.concatenate([part.values for part in parts]),
+        lower=np.concatenate([part.lower for part in parts]),
+        upper=np.concatenate([part.upper for part in parts]),
+        streams=first.streams,
+        present=np.concatenate([part.present for part in parts]),
+        status=tuple(status for part in parts for status in part.status),
+        reasons=tuple(reason for part in parts for reason in part.reasons),
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- the bundle
+
+
+def read_bundle(root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read bundle.json and the bytes of every file that it lists, each checked against its sha256."""
+    info = _read_info(root / "bundle.json")
+    files = {}
+    for name, expected in info["files"].items():
+        files[name] = _verified(root, name, expected)
+    if GRAPH not in files:
+        raise BundleError(f"{root / 'bundle.json'}: files does not list {GRAPH}; export the bundle again")
+    return info, files
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{path}: no such file; expected a folder written by `mmtraits export`") from None
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}); expected JSON written by `mmtraits export`") from None
+    version = info.get("format_version") if isinstance(info, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(f"{path}: format_version {version!r}; this mmtraits reads {FORMAT_VERSION}: export it again")
+    if missing := [key for key in _KEYS if key not in info]:
+        raise BundleError(f"{path}: without {', '.join(missing)}; export the bundle again")
+    return dict(info)
+
+
+def _verified(root: Path, name: str, expected: str) -> bytes:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise BundleError(f"{root / 'bundle.json'}: files names {name!r}; expected names inside the bundle")
+    try:
+        content = (root / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{root / name}: {error.strerror}; the bundle is incomplete, copy it again") from None
+    if (found := hashlib.sha256(content).hexdigest()) != expected:
+        raise BundleError(f"{root / name}: sha256 {found}; bundle.json says {expected}: copy the bundle again")
+    return content
+
+
+def _calibration(data: Mapping[str, Any] | None, streams: tuple[str, ...]) -> Calibration | None:
+    calibration = None if data is None else Calibration.from_dict(data)
+    if calibration is not None and calibration.streams != streams:
+        raise ValueError(f"calibration of the streams {calibration.streams}; the bundle has {streams}")
+    return calibration
+
+
+def _open_session(
+    graph: bytes, path: Path, threads: int | None, device: Literal["cpu", "cuda"]
+) -> onnxruntime.InferenceSession:
+    """Open from the verified bytes: what is run is what was hashed, and weights in other files are refused."""
+    provider = _PROVIDERS.get(device)
+    if provider not in onnxruntime.get_available_providers():
+        offered = ", ".join(onnxruntime.get_available_providers())
+        raise ConfigError(f"device {device!r}: onnxruntime offers {offered}; cuda needs the package onnxruntime-gpu")
+    if b"_ORT_MEM_ADDR_" in graph:  # onnxruntime's marker for weights at a memory address
+        raise BundleError(f"{path}: refers to memory outside the file; use a bundle written by `mmtraits export`")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else it starves torch and the decoders
+    # Weights in other files would be looked for in the working directory; below a file there is nothing to be found.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.absolute()))
+    chosen: Any = ("CUDAExecutionProvider", {"use_tf32": "0"}) if device == "cuda" else provider
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=[chosen])
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        reason = str(error).splitlines()[0]
+        raise BundleError(f"{path}: onnxruntime {onnxruntime.__version__} refuses it ({reason})") from error
+    if session.get_providers()[0] != provider:
+        raise ConfigError(f"device {device!r}: {provider} could not start; check the CUDA and cuDNN libraries")
+    return session
+
+
+def _check_signature(session: onnxruntime.InferenceSession, info: Mapping[str, Any], root: Path) -> dict[str, int]:
+    """Check the graph's names against bundle.json; per stream the number of steps (1 where the axis is free)."""
+    inputs = {node.name: node.shape for node in session.get_inputs()}
+    declared = {name for entry in info["streams"].values() for name in entry["inputs"]}
+    outputs = [node.name for node in session.get_outputs()]
+    if set(inputs) != declared or outputs != [info["output"]]:
+        raise BundleError(
+            f"{root / GRAPH}: inputs {sorted(inputs)} and outputs {outputs}; "
+            f"bundle.json says {sorted(declared)} and {[info['output']]}"
+        )
+    steps = {stream: inputs[entry["inputs"][1]][1] for stream, entry in info["streams"].items()}
+    return {stream: found if isinstance(found, int) else 1 for stream, found in steps.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- windows to rows
+
+
+def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _windows_present(clip: LoadedClip, streams: Sequence[str]) -> NDArray[np.bool_]:
+    return np.array([[window.streams[s].mask.any() for s in streams] for window in clip.windows], np.bool_)
+
+
+def _spoken(clip: LoadedClip, present: NDArray[np.bool_]) -> list[Any]:
+    return [window for window, has in zip(clip.windows, present, strict=True) if has.any()]
+
+
+def _average(clip: LoadedClip, present: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean of the windows that hold anything (W, K) -> (K,), by time covered; NaN without any."""
+    windows = _spoken(clip, present)
+    if not windows:
+        return np.full(scores.shape[1], np.nan)
+    weights = time_covered([(window.start_s, window.end_s) for window in windows])
+    return np.asarray(np.average(scores.astype(np.float64), axis=0, weights=weights))
+
+
+def time_covered(windows: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Seconds that each window stands for: time under several windows is shared equally; equal if all are empty."""
+    starts, ends = np.array(windows, np.float64).T
+    edges = np.unique(np.concatenate([starts, ends]))
+    inside = (starts[:, None] <= edges[:-1]) & (ends[:, None] >= edges[1:])  # (W, pieces)
+    shared = np.diff(edges) / np.maximum(inside.sum(axis=0), 1)
+    seconds = (inside * shared).sum(axis=1)
+    return seconds if seconds.sum() > 0 else np.ones(len(windows))
+
+
+def _judge(values: NDArray[np.float32], present: NDArray[np.bool_], found: Sequence[str]) -> tuple[Status, str]:
+    """Status and reason of one row."""
+    if not present.any():
+        return "failed", join_reasons(found) or "no_modality"
+    if not np.isfinite(values).all():
+        return "failed", join_reasons([*found, "non_finite"])
+    return ("ok" if present.all() and not found else "degraded"), join_reasons(found)

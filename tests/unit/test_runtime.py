@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import onnx
+import pytest
+from tiny_bundle import GRAPH, SCHEMA, SPECS, write_tiny_bundle
+
+from mmtraits import runtime
+from mmtraits.errors import BundleError, ConfigError
+from mmtraits.media.assemble import Window
+from mmtraits.media.load import LoadedClip
+from mmtraits.runtime import Predictor, time_covered
+from mmtraits.schema import Clip, Raw
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return write_tiny_bundle(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def predictor(bundle):
+    return Predictor(bundle, threads=1)
+
+
+def frames(level: int, n: int = 4) -> Raw:
+    return Raw(np.full((n, 8, 8, 3), level, np.uint8), np.ones(n, bool))
+
+
+def wave(level: float, n: int = 100) -> Raw:
+    return Raw(np.full(n, level, np.float32), np.ones(n, bool))
+
+
+def window(start_s=0.0, end_s=2.0, **streams: Raw) -> Window:
+    absent = {name: spec.empty() for name, spec in SPECS.items()}
+    return Window(start_s=start_s, end_s=end_s, streams=absent | streams)
+
+
+def clip(*windows: Window, reasons=(), details=None) -> LoadedClip:
+    return LoadedClip(windows=windows, reasons=reasons, duration_s=windows[-1].end_s, details=details or {})
+
+
+def words(n: int) -> Raw:
+    return Raw(np.ones(n, np.int64), np.ones(n, bool))
+
+
+def one(predictor, loaded):
+    return predictor.assess(["a"], [loaded])
+
+
+def test_it_says_what_the_bundle_is(predictor):
+    assert predictor.name == "tiny"
+    assert predictor.schema == SCHEMA
+    assert predictor.specs == SPECS
+    assert predictor.streams == ("face", "voice", "text")
+    assert predictor.windowing.length_s == 2.0
+
+
+def test_whole_clip_is_ok(predictor):
+    scores = one(predictor, clip(window(face=frames(51), voice=wave(-0.5), text=words(3))))
+    np.testing.assert_allclose(scores.values, [[0.23, 0.53]], atol=1e-6)
+    assert scores.status == ("ok",)
+    assert scores.reasons == ("",)
+    assert scores.present.tolist() == [[True, True, True]]
+    assert np.isnan(scores.lower).all() and np.isnan(scores.upper).all()
+
+
+def test_a_missing_stream_degrades_and_is_not_read(predictor):
+    hidden = Raw(np.full(50, np.nan, np.float32), np.zeros(50, bool))
+    scores = one(predictor, clip(window(face=frames(51), voice=hidden), reasons=("no_transcript", "no_sound")))
+    np.testing.assert_allclose(scores.values, [[0.2, 0.0]], atol=1e-6)
+    assert scores.status == ("degraded",)
+    assert scores.reasons == ("no_sound;no_transcript",)
+    assert scores.present.tolist() == [[True, False, False]]
+
+
+@pytest.mark.parametrize("reason", ["truncated", "text_truncated", "corrupt_packets"])
+def test_a_partial_stream_degrades(predictor, reason):
+    scores = one(predictor, clip(window(face=frames(51), voice=wave(0.1), text=words(1)), reasons=(reason,)))
+    assert (scores.status, scores.reasons) == (("degraded",), (reason,))
+    assert np.isfinite(scores.values).all()
+
+
+@pytest.mark.parametrize(("found", "said"), [((), "no_modality"), (("no_face", "no_sound"), "no_face;no_sound")])
+def test_nothing_present_fails_without_a_number(predictor, found, said):
+    scores = one(predictor, clip(window(), reasons=found))
+    assert np.isnan(scores.values).all() and np.isnan(scores.lower).all()
+    assert (scores.status, scores.reasons) == (("failed",), (said,))
+
+
+def test_a_score_that_is_no_number_fails_alone(predictor):
+    bad = clip(window(voice=wave(np.nan)))
+    good = clip(window(voice=wave(0.5)))
+    scores = predictor.assess(["bad", "good"], [bad, good])
+    assert scores.status == ("failed", "degraded")
+    assert scores.reasons[0] == "non_finite"
+    assert np.isnan(scores.values[0]).all()
+    np.testing.assert_allclose(scores.values[1], [0, 0.5], atol=1e-6)
+
+
+def test_windows_are_averaged_by_the_time_they_cover(predictor):
+    quiet, loud = window(0, 2, voice=wave(0.2)), window(1, 3, voice=wave(0.8))  # 1.5 s each
+    silent = window(3, 9)
+    scores = one(predictor, clip(quiet, loud, silent, reasons=("no_sound",)))
+    np.testing.assert_allclose(scores.values, [[0, 0.5]], atol=1e-6)
+    assert scores.present.tolist() == [[False, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("windows", "seconds"),
+    [
+        ([(0, 15)], [15]),
+        ([(0, 15), (5, 20)], [10, 10]),
+        ([(0, 15), (15, 30), (17, 32)], [15, 8.5, 8.5]),
+        ([(0, 2), (0, 2), (0, 2)], [2 / 3, 2 / 3, 2 / 3]),
+        ([(0, 0)], [1]),
+        ([(0, 0), (0, 0)], [1, 1]),
+        ([(0, 2), (10, 11)], [2, 1]),
+    ],
+)
+def test_time_covered(windows, seconds):
+    np.testing.assert_allclose(time_covered(windows), seconds)
+
+
+def test_alone_in_a_batch_and_padded_are_equal(predictor):
+    clips = [clip(window(face=frames(10 * n, n), voice=wave(0.1 * n, 10 * n), text=words(n))) for n in range(1, 6)]
+    names = [str(n) for n in range(5)]
+    together = predictor.assess(names, clips, batch=8)
+    for batch in (1, 2, 3):
+        np.testing.assert_allclose(predictor.assess(names, clips, batch=batch).values, together.values, atol=1e-6)
+
+
+def test_no_clips_no_rows(predictor):
+    scores = predictor.predict([])
+    assert scores.values.shape == (0, 2)
+    assert scores.present.shape == (0, 3)
+    assert scores.status == ()
+
+
+def test_predict_reads_clips(predictor):
+    clips = [Clip(id=f"t{n}", text="hello " * n) for n in (1, 2, 9)]
+    scores = predictor.predict(clips, batch=2)
+    assert scores.clip_ids == ("t1", "t2", "t9")
+    np.testing.assert_allclose(scores.values[:, 0], [0.01, 0.02, 0.06], atol=1e-6)  # cut at 6 ids
+    assert scores.status == ("degraded",) * 3
+    assert "text_truncated" in scores.reasons[2]
+    assert "text_truncated" not in scores.reasons[1]
+
+
+def test_a_missing_file_is_a_failed_row(predictor, tmp_path):
+    scores = predictor.predict([tmp_path / "none.mp4"])
+    assert scores.clip_ids == ("none.mp4",)
+    assert scores.status == ("failed",)
+    assert np.isnan(scores.values).all()
+
+
+def test_one_predictor_serves_many_threads(predictor):
+    clips = [clip(window(voice=wave(0.1 * n))) for n in range(1, 6)]
+    expected = predictor.assess(["x"] * 5, clips).values
+    wrong = []
+
+    def work():
+        for _ in range(20):
+            if not np.allclose(predictor.assess(["x"] * 5, clips).values, expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+class TestBundle:
+    def test_missing(self, tmp_path):
+        with pytest.raises(
+            BundleError, match=r"bundle.json: no such file; expected a folder written by `mmtraits export`"
+        ):
+            Predictor(tmp_path / "none")
+
+    def test_not_json(self, tmp_path):
+        write_tiny_bundle(tmp_path)
+        (tmp_path / "bundle.json").write_text("{")
+        with pytest.raises(BundleError, match=r"bundle.json: cannot be read \(Expecting"):
+            Predictor(tmp_path)
+
+    def test_not_an_object(self, tmp_path):
+        write_tiny_bundle(tmp_path)
+        (tmp_path / "bundle.json").write_text("[]")
+        with pytest.raises(BundleError, match="format_version None"):
+            Predictor(tmp_path)
+
+    def test_another_version(self, tmp_path):
+        with pytest.raises(BundleError, match="format_version 99; this mmtraits reads 1"):
+            Predictor(write_tiny_bundle(tmp_path, format_version=99))
+
+    def test_a_key_is_missing(self, tmp_path):
+        write_tiny_bundle(tmp_path)
+        info = json.loads((tmp_path / "bundle.json").read_text())
+        del info["windowing"], info["output"]
+        (tmp_path / "bundle.json").write_text(json.dumps(info))
+        with pytest.raises(BundleError, match="without output, windowing"):
+            Predictor(tmp_path)
+
+    def test_a_file_is_missing(self, tmp_path):
+        write_tiny_bundle(tmp_path)
+        (tmp_path / "tokenizer.json").unlink()
+        with pytest.raises(BundleError, match="tokenizer.json: No such file or directory; the bundle is incomplete"):
+            Predictor(tmp_path)
+
+    @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+    def test_one_altered_byte(self, tmp_path, name):
+        write_tiny_bundle(tmp_path)
+        data = bytearray((tmp_path / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(BundleError, match=rf"{name}: sha256 [0-9a-f]{{64}}; bundle.json says [0-9a-f]{{64}}"):
+            Predictor(tmp_path)
+
+    @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "a/../../b"])
+    def test_files_outside_are_refused(self, tmp_path, name):
+        with pytest.raises(BundleError, match="expected names inside the bundle"):
+            Predictor(write_tiny_bundle(tmp_path, files={name: "0"}))
+
+    def test_no_graph_listed(self, tmp_path):
+        with pytest.raises(BundleError, match="files does not list model.onnx"):
+            Predictor(write_tiny_bundle(tmp_path, files={}))
+
+    def test_the_graph_is_no_onnx(self, tmp_path):
+        with pytest.raises(BundleError, match=r"model.onnx: onnxruntime .* refuses it"):
+            Predictor(write_tiny_bundle(tmp_path, graph=b"not a model"))
+
+    @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin", "{folder}/weights.bin"])
+    def test_weights_in_another_file_are_refused(self, tmp_path, monkeypatch, location):
+        folder = tmp_path / "bundle"
+        folder.mkdir()
+        for place in (folder, tmp_path):  # the working directory too, where onnxruntime would look
+            (place / "weights.bin").write_bytes(np.zeros(400, np.float32).tobytes())
+        monkeypatch.chdir(folder)
+        graph = external(location.format(folder=folder))
+        with pytest.raises(BundleError, match="refuses it"):
+            Predictor(write_tiny_bundle(folder, graph=graph))
+
+    def test_weights_at_a_memory_address_are_refused(self, tmp_path):
+        with pytest.raises(BundleError, match="refers to memory outside the file"):
+            Predictor(write_tiny_bundle(tmp_path, graph=external("*/_ORT_MEM_ADDR_/*")))
+
+    def test_other_input_names(self, tmp_path):
+        graph = onnx.parser.parse_model(GRAPH.replace("voice_mask", "sound_mask")).SerializeToString()
+        with pytest.raises(BundleError, match=r"inputs .*'sound_mask'.* bundle.json says .*'voice_mask'"):
+            Predictor(write_tiny_bundle(tmp_path, graph=graph))
+
+    def test_unknown_device(self, bundle):
+        with pytest.raises(ConfigError, match="device 'tpu': onnxruntime offers .*CPUExecutionProvider"):
+            Predictor(bundle, device="tpu")
+
+    def test_a_fixed_number_of_steps_is_padded_to(self, tmp_path):
+        graph = onnx.parser.parse_model(GRAPH.replace("[B,F", "[B,4")).SerializeToString()
+        fixed = Predictor(write_tiny_bundle(tmp_path, graph=graph))
+        scores = one(fixed, clip(window(face=frames(51, 2)), reasons=("no_sound",)))
+        np.testing.assert_allclose(scores.values, [[0.2, 0]], atol=1e-6)
+        assert one(fixed, clip(window(voice=wave(0.5)))).status == ("degraded",)
+
+
+def test_default_bundle_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "mmtraits" / "runtime.py"))
+    with pytest.raises(BundleError, match="default bundle: this installation holds none; name one with --model BUNDLE"):
+        runtime.default_bundle()
+    checkout = write_tiny_bundle(tmp_path / "checkpoints" / "default")
+    assert runtime.default_bundle() == checkout
+    installed = write_tiny_bundle(tmp_path / "mmtraits" / "_bundles" / "default")
+    assert runtime.default_bundle() == installed
+
+
+def external(location: str) -> bytes:
+    """The tiny graph with one constant kept outside of it."""
+    model = onnx.parser.parse_model(GRAPH)
+    node = next(n for n in model.graph.node if n.output[0] == "zero")
+    model.graph.node.remove(node)
+    tensor = onnx.TensorProto(name="zero", data_type=onnx.TensorProto.FLOAT, dims=[400])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in {"location": location, "offset": "0", "length": "1600"}.items():
+        tensor.external_data.add(key=key, value=value)
+    model.graph.initializer.append(tensor)
+    return model.SerializeToString()
