@@ -78,6 +78,7 @@ def signals() -> dict[str, np.ndarray]:
         "offset": noise(RATE) + np.float32(0.2),
         "loud": noise(3 * RATE, 0.9),
         "faint": noise(3 * RATE, 1e-4),
+        "rounding errors": noise(RATE, 1e-11),  # no sign, hence no crossings
         "silent start": np.concatenate([np.zeros(30_000, np.float32), noise(40_000)]),
         "silence": np.zeros(RATE, np.float32),
         "longer than is heard": noise(9 * RATE),
@@ -133,6 +134,8 @@ def test_adapt_takes_a_table_row_and_standardises_it():
     table = Tokens(torch.randn(50, 1, 26) * torch.tensor(SD).float() + 5, torch.ones(50, 1, dtype=torch.bool))
     encoder.standardize.fit(table.data, table.mask)
     out = encoder.adapt(table)
+    absent = encoder.adapt(Tokens(torch.full((2, 1, 26), torch.nan), torch.zeros(2, 1, dtype=torch.bool)))
+    assert absent.data.isfinite().all()
     assert out.data.shape == (50, 3, 8)
     assert out.mask.shape == (50, 3)
     expected = encoder.feed_forward((table.data - table.data.mean(0)) / table.data.std(0, unbiased=False))
