@@ -320,7 +320,7 @@ def _average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's greetings, its advice to read by workers what lies in memory, its word on a resumed folder."""
+    """Without Lightning's greetings, its advice on workers for what lies in memory, its word on a resumed folder."""
     names = ("lightning.pytorch", "lightning.fabric")
     levels = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():

@@ -37,7 +37,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "heads": {"tokens", "layers"},
     "model": {"config", "parts", "encoders", "fusion", "heads", "tokens", "schema"},
     "extract": {"config", "errors", "data", "media", "parts", "encoders", "tokens", "schema"},
-    "train": {"config", "errors", "schema", "data", "media", "model", "losses", "metrics", "tokens", "extract"},
+    "train": {"config", "errors", "schema", "data", "media", "model", "losses", "metrics", "tokens", "extract", "run"},
+    "run": {"config", "errors", "schema", "data", "model", "tokens", "extract"},
     "runtime": {"schema", "errors", "media", "calibrate"},
     "predict": {"schema", "errors", "media", "runtime", "report", "data.manifest"},
     "report": {"schema"},
@@ -66,7 +67,7 @@ HOMES: dict[str, set[str]] = {
     "scipy": {"baselines", "metrics"},
     "sklearn": {"baselines", "metrics"},
     "jinja2": {"report", "card"},
-    "safetensors": {"media/cache", "train", "export", "weights", "encoders"},
+    "safetensors": {"media/cache", "train", "run", "export", "weights", "encoders"},
     "librosa": set(),
     "requests": set(),
 }
