@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "encoders": {"errors", "schema", "tokens", "layers", "spectra", "frames", "weights"},
     "fusion": {"tokens", "layers"},
     "heads": {"tokens", "layers"},
-    "model": {"config", "parts", "encoders", "fusion", "heads", "tokens", "schema"},
+    "model": {"config", "errors", "parts", "encoders", "fusion", "heads", "tokens", "schema"},
     "extract": {"config", "errors", "data", "media", "parts", "encoders", "tokens", "schema"},
     "train": {"config", "errors", "schema", "data", "media", "model", "losses", "metrics", "tokens", "extract", "run"},
     "run": {"config", "errors", "schema", "data", "model", "tokens", "extract"},
