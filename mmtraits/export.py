@@ -1,19 +1,18 @@
-"""One or several trained members to a bundle: one ONNX graph from decoded media to scores, and all that it needs.
+"""A finished run to a bundle: one ONNX graph from decoded media to scores, and all that it needs.
 
-A bundle is refused, and nothing of it is left, when onnxruntime's scores differ from torch's by more than `TOLERANCE`
-for some set of present streams, batch size or length, or when a score depends on its batch mates.
+A bundle is refused, and nothing of it is left, when onnxruntime's scores differ from torch's for some set of present
+streams, batch size or length, or when a score depends on its batch mates (`graph.check`).
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
-import itertools
 import json
-import logging
 import platform
 import shutil
 import tempfile
-import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -24,35 +23,22 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mmtraits import __version__, card
+from mmtraits import __version__, calibrate, card, config, graph, metrics
+from mmtraits import run as runs
 from mmtraits.calibrate import Calibration
-from mmtraits.errors import BundleError, ConfigError
-from mmtraits.media.text import Tokenizer, tokenizer_file
+from mmtraits.config import RunConfig
+from mmtraits.data import manifest as manifests
+from mmtraits.data.manifest import Manifest
+from mmtraits.errors import ConfigError, joined
+from mmtraits.media.text import tokenizer_file
 from mmtraits.model import TraitModel
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
-from mmtraits.schema import (
-    FrameSpec,
-    InputSpec,
-    Raw,
-    TargetTransform,
-    TextSpec,
-    TraitSchema,
-    WaveSpec,
-    Windowing,
-    stack,
-)
-from mmtraits.tokens import Tokens
+from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
 
-log = logging.getLogger(__name__)
-
-TOLERANCE = 1e-4  # onnxruntime against torch, on the schema's scale
-BATCH_TOLERANCE = 1e-5  # a clip alone against the same clip in a padded batch
-Window = dict[str, Raw]
-_SENTENCE = (
-    "i think that what i like most about my work is that you meet so many people, and no two days are the same. "
-)
+Present = frozenset[str]
+OutOfFold = dict[Present, dict[int, NDArray[np.float64]]]  # set of present streams -> manifest row -> scores (K,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,32 +49,82 @@ class Facts:
     schema: TraitSchema
     windowing: Windowing
     transforms: Sequence[TargetTransform]  # one per member
-    calibration: Calibration | None
-    licence: str
-    provenance: Mapping[str, Any]  # data, citations, config, seeds: printed on the card
-    metrics: Mapping[str, Any]  # rows of the card's table: name -> metrics.table(...)
+    calibration: Calibration | None = None
+    licence: str = "not stated; the terms of the training data hold"
+    provenance: Mapping[str, Any]  # of card.render
+    metrics: Mapping[str, Any]  # of card.render
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A finished bundle: its folder, the graph's size and the largest differences that were found."""
+    """A finished bundle: its folder, the graph's size and the largest differences that its check found."""
 
     folder: Path
+    members: int
     graph_mb: float
     parity: float
     batch_effect: float
 
 
-def write_bundle(members: Sequence[TraitModel], facts: Facts, out: Path | str) -> Exported:
-    """Export the mean of `members` as a bundle into the new folder `out`.
+class Dataset(BaseModel):
+    """dataset.yaml beside a manifest: what the card says of the data, and the licence of what is trained on it."""
 
-    Raises ConfigError where `out` exists or an encoder cannot be exported, BundleError where the check fails; either
-    way nothing is left.
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    about: str
+    licence: str
+    citations: list[str] = []
+
+
+def export(
+    run: Path | str,
+    out: Path | str,
+    *,
+    name: str | None = None,
+    manifest: Path | str | None = None,
+    dataset: Path | None = None,
+) -> Exported:
+    """Export the mean of a run's members as a bundle, calibrated on what they said of rows outside their training.
+
+    manifest: where the run's own lies now, if it was moved. dataset: a dataset.yaml, else the one beside the manifest.
+    Raises ConfigError, ManifestError or BundleError; then nothing is written.
     """
+    run, out = Path(run), Path(out)
+    _check_new(out)
+    settings, about = config.load(run / "config.yaml"), runs.read_run(run)
+    folders = runs.members_of(run)
+    labelled = manifests.read(manifest or settings.data.manifest)
+    scores = out_of_fold(folders, labelled)
+    tables, floors = _evaluation(scores, labelled, about)
+    data = _dataset(dataset, labelled)
+    members = [runs.load_member(folder) for folder in folders]
+    facts = Facts(
+        name=name or settings.name,
+        schema=labelled.schema,
+        windowing=Windowing(**settings.data.windowing.model_dump()),
+        transforms=[TargetTransform.from_dict(about["members"][folder.name]["transform"]) for folder in folders],
+        calibration=_calibration(scores, labelled, members),
+        **({"licence": data.licence} if data else {}),
+        provenance={
+            "data": data.about if data else None,
+            "citations": data.citations if data else None,
+            "protocol": _protocol(settings, labelled),
+            "config": settings.name,
+            "members": [folder.name for folder in folders],
+            "floors": floors,
+        },
+        metrics=tables,
+    )
+    return write_bundle(members, facts, out)
+
+
+# ---------------------------------------------------------------------------------------------------- the folder
+
+
+def write_bundle(members: Sequence[TraitModel], facts: Facts, out: Path | str) -> Exported:
+    """Write the mean of `members` into the new folder `out`, whole or not at all. Raises ConfigError or BundleError."""
     out = Path(out)
-    if out.exists():
-        raise ConfigError(f"--out {out}: already exists; name a new folder")
-    _check_exportable(members)
+    _check_new(out)
+    _check_members(members)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
@@ -104,38 +140,43 @@ def write_bundle(members: Sequence[TraitModel], facts: Facts, out: Path | str) -
 def _fill(folder: Path, members: Sequence[TraitModel], facts: Facts) -> Exported:
     members = [member.eval() for member in members]
     specs = _with_tokenizers(members[0].specs, folder)
-    examples = list(_examples(members[0].specs, facts.windowing))
-    graph = to_onnx(members, examples[-1])
-    (folder / GRAPH).write_bytes(graph)
+    batches = list(graph.examples(members[0].specs, facts.windowing))
+    content = graph.to_onnx(members, batches[len(batches) // 3][:2])  # of middling length: no axis is 1
+    (folder / GRAPH).write_bytes(content)
     info = _info(members[0], specs, facts)
     (folder / "MODEL_CARD.md").write_text(card.render(info, facts.metrics), encoding="utf-8")
     info["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
-    (folder / "bundle.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-    parity, batch_effect = check(Predictor(folder), members, examples)
-    return Exported(folder=folder, graph_mb=len(graph) / 1e6, parity=parity, batch_effect=batch_effect)
+    (folder / "bundle.json").write_text(json.dumps(_json(info), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    parity, batch_effect = graph.check(Predictor(folder), members, batches)
+    return Exported(
+        folder=folder, members=len(members), graph_mb=len(content) / 1e6, parity=parity, batch_effect=batch_effect
+    )
 
 
-def _check_exportable(members: Sequence[TraitModel]) -> None:
+def _check_new(out: Path) -> None:
+    if out.exists():
+        raise ConfigError(f"--out {out}: already exists; name a new folder")
+
+
+def _check_members(members: Sequence[TraitModel]) -> None:
     if not members:
-        raise ConfigError("export: the run has no finished member; train it first")
+        raise ConfigError("export: the run has no finished member; train it to its end first")
     first = members[0]
     for stream, encoder in first.encoders.items():
         if not getattr(encoder, "exportable", True):
-            raise ConfigError(f"export: the encoder of {stream!r} cannot be exported ({type(encoder).__module__})")
-    for member in members[1:]:
-        if member.specs != first.specs:
-            raise ConfigError("export: the members read different input; they must be of one run")
+            raise ConfigError(f"export: {stream!r} uses {type(encoder).__module__}, which cannot be exported")
+    if any(member.specs != first.specs for member in members):
+        raise ConfigError("export: the members read different input; expected members of one run")
 
 
 def _with_tokenizers(specs: Mapping[str, InputSpec], folder: Path) -> dict[str, InputSpec]:
-    """Copy every tokenizer into the bundle; equal files once."""
+    """Copy every tokenizer into the bundle, equal files once; the specs then name the copies."""
     copied: dict[str, InputSpec] = {}
-    names: dict[str, str] = {}
+    names: dict[bytes, str] = {}
     for stream, spec in specs.items():
         if isinstance(spec, TextSpec):
             content = tokenizer_file(spec.tokenizer).read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            name = names.setdefault(digest, f"{stream}_tokenizer.json" if names else "tokenizer.json")
+            name = names.setdefault(content, f"{stream}_tokenizer.json" if names else "tokenizer.json")
             (folder / name).write_bytes(content)
             spec = replace(spec, tokenizer=name)
         copied[stream] = spec
@@ -143,12 +184,13 @@ def _with_tokenizers(specs: Mapping[str, InputSpec], folder: Path) -> dict[str, 
 
 
 def _info(model: TraitModel, specs: Mapping[str, InputSpec], facts: Facts) -> dict[str, Any]:
+    """bundle.json, but for its files."""
     return {
         "format_version": FORMAT_VERSION,
         "name": facts.name,
         "schema": facts.schema.to_dict(),
         "transform": [transform.to_dict() for transform in facts.transforms],
-        "streams": {s: {"spec": asdict(specs[s]), "inputs": list(_names(s))} for s in model.streams},
+        "streams": {s: {"spec": asdict(specs[s]), "inputs": list(graph.input_names(s))} for s in model.streams},
         "output": "scores",
         "windowing": asdict(facts.windowing),
         "calibration": facts.calibration.to_dict() if facts.calibration else None,
@@ -161,157 +203,96 @@ def _info(model: TraitModel, specs: Mapping[str, InputSpec], facts: Facts) -> di
     }  # fmt: skip
 
 
-# ---------------------------------------------------------------------------------------------------- the graph
+def _json(value: Any) -> Any:
+    """JSON has no NaN: what is undefined is null."""
+    if isinstance(value, Mapping):
+        return {key: _json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-class Mean(nn.Module):
-    """Decoded media -> the mean of the members' scores (B, K); a front-end that members share runs once."""
-
-    def __init__(self, members: Sequence[TraitModel], owners: Sequence[Mapping[str, int]]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-        self.owners = [dict(owner) for owner in owners]  # per member: stream -> the member whose front-end is run
-        self.streams = members[0].streams
-
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        """Data and mask of each stream, in order -> scores (B, K)."""
-        raw = {s: Tokens(*inputs[2 * p : 2 * p + 2]) for p, s in enumerate(self.streams)}
-        members: Any = self.members
-        made: dict[tuple[str, int], Tokens] = {}
-        scores = []
-        for member, owner in zip(members, self.owners, strict=True):
-            for key in owner.items():
-                if key not in made:
-                    made[key] = _frontend(members[key[1]], key[0], raw[key[0]])
-            features = {key[0]: made[key] for key in owner.items()}
-            scores.append(member.to_scale(member(features)[0]))
-        return torch.stack(scores).mean(0)
+# ---------------------------------------------------------------------------------------------------- the run's facts
 
 
-def to_onnx(members: Sequence[TraitModel], example: Sequence[Window]) -> bytes:
-    """One graph of all members with free batch and time axes; `example`: at least two windows, more than one step."""
-    inputs = _tensors(example, members[0].streams)
-    mean = Mean(members, _owners(members, inputs)).eval()
-    names = [name for stream in mean.streams for name in _names(stream)]
-    fixed = [getattr(members[0].encoders[s], "lengths", "free") == "fixed" for s in mean.streams]
-    free = torch.export.Dim.DYNAMIC
-    shapes = [{0: free} if still else {0: free, 1: free} for still in fixed for _ in range(2)]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter warns of its own internals
-        program = torch.onnx.export(
-            mean, (inputs,), input_names=names, output_names=["scores"], dynamic_shapes=(shapes,), dynamo=True,
-            external_data=False, verbose=False,
-        )  # fmt: skip
-    if program is None:
-        raise BundleError("export: torch.onnx returned no graph")
-    return bytes(program.model_proto.SerializeToString())
+def out_of_fold(folders: Sequence[Path], manifest: Manifest) -> OutOfFold:
+    """What members said of rows outside their training, per set of present streams; the mean where several did."""
+    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
+    said: dict[tuple[Present, int], list[list[float]]] = defaultdict(list)
+    for folder in folders:
+        for line in _predictions(folder / "predictions.csv"):
+            if line["clip"] not in row_of:
+                raise ConfigError(f"{folder / 'predictions.csv'}: clip {line['clip']!r} is not in {manifest.path}")
+            values = [float(line[name]) for name in manifest.schema.trait_names]
+            said[frozenset(line["streams"].split("+")), row_of[line["clip"]]].append(values)
+    found: OutOfFold = defaultdict(dict)
+    for (present, row), each in said.items():
+        found[present][row] = np.mean(each, axis=0)
+    return dict(found)
 
 
-def _owners(members: Sequence[TraitModel], inputs: list[Tensor]) -> list[dict[str, int]]:
-    """Per member and stream: the first member whose front-end gives the same tokens, bit for bit."""
-    made: dict[str, list[tuple[int, Tokens]]] = {stream: [] for stream in members[0].streams}
-    owners: list[dict[str, int]] = []
-    for n, member in enumerate(members):
-        owners.append({})
-        for p, stream in enumerate(member.streams):
-            tokens = _frontend(member, stream, Tokens(*inputs[2 * p : 2 * p + 2]))
-            same = next((owner for owner, other in made[stream] if _equal(tokens, other)), None)
-            if same is None:
-                made[stream].append((n, tokens))
-            owners[n][stream] = n if same is None else same
-    return owners
+def _predictions(path: Path) -> Iterator[dict[str, str]]:
+    if path.is_file():  # a run without test rows has none
+        with path.open(encoding="utf-8", newline="") as file:
+            yield from csv.DictReader(file)
 
 
-def _equal(a: Tokens, b: Tokens) -> bool:
-    return torch.equal(a.mask, b.mask) and torch.equal(a.data, b.data)
+def _calibration(scores: OutOfFold, manifest: Manifest, members: Sequence[TraitModel]) -> Calibration | None:
+    if not scores or not members:
+        return None
+    residuals = [
+        (present, manifest.labels[list(rows)] - np.array(list(rows.values()))) for present, rows in scores.items()
+    ]
+    low, high = (getattr(members[0], end).double().numpy() for end in ("low", "high"))
+    return calibrate.fit(members[0].streams, residuals, low=low, high=high)
 
 
-def _frontend(member: Any, stream: str, raw: Tokens) -> Tokens:
-    with torch.no_grad():
-        tokens: Tokens = member.encoders[stream].frontend(raw)
-    return tokens
+def _evaluation(
+    scores: OutOfFold, manifest: Manifest, about: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tables of the card: over all clips and over the clips that have a stream, each with all that the clip has."""
+    whole: dict[int, NDArray[np.float64]] = {}
+    having: dict[int, Present] = {}
+    for present in sorted(scores, key=len):  # the largest set of a clip comes last and stays
+        for row, mean in scores[present].items():
+            whole[row], having[row] = mean, present
+    floor = _training_means(manifest, about)
+    groups = {"all clips": list(whole)}
+    for stream in sorted(set().union(*having.values())):
+        groups[f"clips with {stream}"] = [row for row in whole if stream in having[row]]
+    tables, floors = {}, {}
+    for name, rows in groups.items() if whole else ():
+        labels, ids = manifest.labels[rows], [manifest.clips[row].id for row in rows]
+        tables[name] = metrics.table(labels, np.array([whole[row] for row in rows]), ids, manifest.schema)
+        floors[name] = metrics.table(labels, np.array([floor[row] for row in rows]), ids, manifest.schema)
+    return tables, floors
 
 
-def _names(stream: str) -> tuple[str, str]:
-    return stream, f"{stream}_mask"
+def _training_means(manifest: Manifest, about: Mapping[str, Any]) -> dict[int, NDArray[np.float64]]:
+    """For every test row the mean label of the training rows of a member that tested it."""
+    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
+    means: dict[int, NDArray[np.float64]] = {}
+    for member in about["members"].values():
+        train = [row_of[clip] for clip in member["splits"]["train"] if clip in row_of]
+        mean = np.nanmean(manifest.labels[train], axis=0)
+        means |= {row_of[clip]: mean for clip in member["splits"]["test"] if clip in row_of}
+    return means
 
 
-def _tensors(windows: Sequence[Window], streams: Sequence[str]) -> list[Tensor]:
-    stacked = [stack([window[stream] for window in windows]) for stream in streams]
-    return [torch.from_numpy(array) for raw in stacked for array in raw]
+def _protocol(settings: RunConfig, manifest: Manifest) -> str:
+    protocol = settings.protocol
+    if protocol.split == "kfold":
+        return f"Out of fold: {protocol.folds} folds of {len(manifest.clips)} clips, no {protocol.by} in two of them."
+    groups = "the corpus's own split" if protocol.split == "official" else f"a split that divides no {protocol.by}"
+    return f"Test rows of {groups}, of {len(manifest.clips)} clips in all."
 
 
-# ---------------------------------------------------------------------------------------------------- the check
-
-
-def check(
-    predictor: Predictor, members: Sequence[TraitModel], examples: Sequence[Sequence[Window]]
-) -> tuple[float, float]:
-    """Largest difference to torch, and between a window alone and in a padded batch; BundleError beyond the limits.
-
-    torch runs every member with its own front-end, so a front-end shared wrongly shows as a difference.
-    """
-    parity, batch_effect = 0.0, 0.0
-    for windows in examples:
-        for batch in (windows, windows[:2], windows[-1:]):
-            expected = _torch_scores(members, batch)
-            found = predictor.score(batch)
-            parity = max(parity, _difference(found, expected))
-        together = predictor.score(windows)
-        alone = np.concatenate([predictor.score([window]) for window in windows])
-        batch_effect = max(batch_effect, _difference(together, alone))
-    log.info("export: %.1e from torch, %.1e between batches", parity, batch_effect)
-    if parity > TOLERANCE:
-        raise BundleError(f"export: onnxruntime's scores differ from torch's by {parity:.1e}; allowed {TOLERANCE:.0e}")
-    if batch_effect > BATCH_TOLERANCE:
-        raise BundleError(
-            f"export: scores differ by {batch_effect:.1e} between a window alone and in a batch; "
-            f"allowed {BATCH_TOLERANCE:.0e}"
-        )
-    return parity, batch_effect
-
-
-def _torch_scores(members: Sequence[TraitModel], windows: Sequence[Window]) -> NDArray[np.float32]:
-    tensors = _tensors(windows, members[0].streams)
-    raw = {s: Tokens(*tensors[2 * p : 2 * p + 2]) for p, s in enumerate(members[0].streams)}
-    with torch.no_grad():
-        scores: NDArray[np.float32] = torch.stack([member.scores(raw) for member in members]).mean(0).numpy()
-    return scores
-
-
-def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    difference = np.abs(a.astype(np.float64) - b)
-    return float("inf") if np.isnan(difference).any() else float(difference.max())
-
-
-def _examples(specs: Mapping[str, InputSpec], windowing: Windowing) -> Iterator[list[Window]]:
-    """Batches of windows: every set of present streams (seven to a batch), short, middling and full lengths."""
-    rng = np.random.default_rng(0)
-    sets = [set(some) for n in range(len(specs), -1, -1) for some in itertools.combinations(specs, n)]
-    for length in (0.0, 0.2, 1.0):
-        for start in range(0, len(sets), 7):
-            batch = [_window(specs, some, windowing, length, rng) for some in sets[start : start + 7]]
-            yield batch
-
-
-def _window(
-    specs: Mapping[str, InputSpec], present: set[str], windowing: Windowing, length: float, rng: np.random.Generator
-) -> Window:
-    share = length * rng.uniform(0.6, 1.0)
-    return {s: _raw(spec, share, windowing, rng) if s in present else spec.empty() for s, spec in specs.items()}
-
-
-def _raw(spec: InputSpec, share: float, windowing: Windowing, rng: np.random.Generator) -> Raw:
-    """Plausible content for `share` of a full window; at least one step."""
-    if isinstance(spec, FrameSpec):
-        steps = max(1, round(share * spec.frames))
-        data: NDArray[Any] = rng.integers(0, 256, (steps, spec.height_px, spec.width_px, 3)).astype(np.uint8)
-    elif isinstance(spec, WaveSpec):
-        steps = max(1, round(share * spec.sample_rate * (spec.max_s or windowing.length_s)))
-        data = (rng.uniform(0.01, 0.2) * rng.standard_normal(steps)).clip(-1, 1).astype(np.float32)
-    elif isinstance(spec, TextSpec):
-        ids, _ = Tokenizer(spec).encode(_SENTENCE * (spec.max_ids // 8 + 1))
-        data = ids[: max(1, round(share * len(ids)))]
-    else:
-        data = rng.standard_normal((max(1, round(share * 20)), spec.width)).astype(np.float32)
-    return Raw(data, np.ones(len(data), np.bool_))
+def _dataset(path: Path | None, manifest: Manifest) -> Dataset | None:
+    found = path or manifest.folder / "dataset.yaml"
+    if path is None and not found.is_file():
+        return None
+    try:
+        return Dataset.model_validate(config.read_yaml(found))
+    except ValidationError as error:
+        problems = [f"{found}: {'.'.join(map(str, e['loc']))}: {config.describe(e, Dataset)}" for e in error.errors()]
+        raise ConfigError(joined(problems)) from None

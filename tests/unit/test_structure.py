@@ -47,7 +47,11 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "config", "errors", "schema", "data", "model", "tokens", "metrics", "baselines", "calibrate", "runtime",
         "report", "card", "train",
     },
-    "export": {"config", "errors", "schema", "model", "tokens", "calibrate", "runtime", "card", "train", "metrics"},
+    "graph": {"errors", "media", "model", "runtime", "schema", "tokens"},
+    "export": {
+        "config", "errors", "schema", "data", "media", "model", "run", "graph", "calibrate", "runtime", "card",
+        "metrics",
+    },
     "cli": EVERYTHING,
 }  # fmt: skip
 
