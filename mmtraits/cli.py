@@ -14,6 +14,7 @@ import typer
 from mmtraits.errors import MMTraitsError
 
 if TYPE_CHECKING:
+    from mmtraits.config import RunConfig
     from mmtraits.predict import Outcome, Progress
 
 app = typer.Typer(
@@ -30,6 +31,14 @@ class Device(StrEnum):
 
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Split(StrEnum):
+    """Rows of a manifest."""
+
+    train = "train"
+    val = "val"
+    test = "test"
 
 
 def main() -> None:
@@ -102,6 +111,88 @@ def predict_command(
         raise typer.Exit(2)
 
 
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="A .yaml config.", show_default=False)] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value ...", show_default=False)] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder instead of a config.")] = None,
+    root: Annotated[Path, typer.Option(help="Where run folders are made.")] = Path("checkpoints"),
+) -> None:
+    """Fit the members of a run; leaves a run folder."""
+    from mmtraits.errors import ConfigError
+
+    if (config is None) == (resume is None):
+        raise ConfigError("train: expected either a config or --resume RUN, and not both")
+    settings = _settings(config or Path(resume or "") / "config.yaml", overrides)
+    from mmtraits.train import fit
+
+    with _bar("Extracting") as extracting:
+        folder = fit(
+            settings, resume=resume is not None, root=resume.parent if resume else root,
+            progress=_console().is_terminal, extracting=extracting,
+        )  # fmt: skip
+    typer.echo(str(folder))
+
+
+@app.command()
+def extract(
+    config: Annotated[Path, typer.Argument(help="A .yaml config.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value ...", show_default=False)] = None,
+    manifest: Annotated[Path | None, typer.Option(help="A clips.csv; without it the config's own.")] = None,
+) -> None:
+    """Put what front-ends make of every clip into the cache, ahead of training."""
+    settings = _settings(config, overrides)
+    from mmtraits.data.manifest import read
+    from mmtraits.extract import extract as run
+
+    with _bar("Extracting") as progress:
+        found = run(settings, read(manifest or settings.data.manifest), progress=progress)
+    typer.echo(f"{len(found.windows)} windows in {settings.data.cache}")
+    for clip in found.dropped:
+        typer.echo(f"{clip}: nothing in it; {found.reasons.get(clip, '')}")
+
+
+@app.command()
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="A run or a bundle.")],
+    manifest: Annotated[Path | None, typer.Option(help="A labelled clips.csv; a run may leave it out.")] = None,
+    split: Annotated[Split, typer.Option(help="Rows to evaluate.")] = Split.test,
+    out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json; a run: its own.")] = None,
+    device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.cpu,
+) -> None:
+    """Metrics over a whole split, beside what the training mean would have scored."""
+    from mmtraits.config import load
+    from mmtraits.evaluate import evaluate as run
+
+    result = run(
+        source, manifest or load(source / "config.yaml").data.manifest, split.value, out=out, device=device.value
+    )
+    typer.echo(result.to_text())
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder; it must be new.")],
+    name: Annotated[str | None, typer.Option(help="The bundle's name; without it the run's.")] = None,
+    manifest: Annotated[Path | None, typer.Option(help="The run's clips.csv, if it was moved.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="A dataset.yaml: licence and citations of the data.")] = None,
+) -> None:
+    """Write a run's members as one bundle, after checking that it scores as they do."""
+    from mmtraits.export import export as write
+
+    done = write(run, out, name=name, manifest=manifest, dataset=dataset)
+    typer.echo(f"{done.folder}: {done.members} members, {done.graph_mb:.1f} MB")
+    typer.echo(f"largest difference from torch {done.parity:.1e}, between batches {done.batch_effect:.1e}")
+
+
+def _settings(path: Path, overrides: list[str] | None) -> RunConfig:
+    from mmtraits.config import load
+    from mmtraits.parts import problems
+
+    return load(path, overrides or [], check=problems)
+
+
 # ---------------------------------------------------------------------------------------------------- what is printed
 
 
@@ -113,13 +204,24 @@ def _console() -> Any:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Progress]:
+    """A progress bar that is there from the first report to the last: Lightning shows its own afterwards."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = _console()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task(what, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    task = shown.add_task(what, total=None)
+
+    def update(done: int, total: int) -> None:
+        shown.start()
+        shown.update(task, completed=done, total=total)
+        if done >= total:
+            shown.stop()
+
+    try:
+        yield update
+    finally:
+        shown.stop()
 
 
 def _summary(outcome: Outcome) -> None:
