@@ -38,6 +38,7 @@ MAX_PIXELS = 8192 * 4352  # of one frame; DCI 8K passes
 
 # Between these rates a declared duration is believed; outside them the packets are counted, which is cheap there.
 _PLAUSIBLE_BITS_PER_S = (8e3, 4e8)
+_ROUNDING_S = 0.01
 _log = logging.getLogger(__name__)
 
 
@@ -150,6 +151,8 @@ def quarter_turns(rotation_deg: int) -> int:
 
 def _described(container: Any, path: Path) -> MediaInfo:
     video, audio = video_stream(container), audio_stream(container)
+    if video is None and audio is None and _lacks_index(path):
+        raise _no_index(path)
     if video is None and audio is None:
         raise MediaError("no_modality", f"{path}: holds neither video nor sound; expected at least one of them")
     start_s = (container.start_time or 0) / av.time_base
@@ -197,7 +200,7 @@ def _rotation(media: Media) -> int:
 def _duration_s(container: Any, video: Any, audio: Any, start_s: float, path: Path) -> float:
     """From the container's first time stamp to the end of the longer of the two streams."""
     declared = max((stream_end_s(stream, start_s) for stream in (video, audio) if stream is not None), default=0.0)
-    if declared <= 0:
+    if declared <= 0 and start_s <= _ROUNDING_S:  # Matroska counts its own duration from 0, not from its first frame
         declared = (container.duration or 0) / av.time_base
     slowest, fastest = _PLAUSIBLE_BITS_PER_S
     if declared > 0 and slowest <= 8 * path.stat().st_size / declared <= fastest:
@@ -235,8 +238,12 @@ def _open_error(path: Path, error: Exception) -> MediaError:
     if isinstance(error, MemoryError | av.error.MemoryError):
         return MediaError("out_of_memory", f"{path}: memory ran out while it was opened; free some or skip the file")
     if _lacks_index(path):
-        return MediaError("truncated_no_index", f"{path}: cut off before its index (moov); record or copy it again")
+        return _no_index(path)
     return MediaError("unreadable_container", f"{path}: not readable as media ({_told(error)}); expected a media file")
+
+
+def _no_index(path: Path) -> MediaError:
+    return MediaError("truncated_no_index", f"{path}: cut off before its index (moov) ends; copy or record it again")
 
 
 def _told(error: Exception) -> str:

@@ -35,10 +35,12 @@ Backend = Literal["pyav", "decord"]
 Image = NDArray[np.uint8]
 Size = Callable[[int, int], tuple[int, int]]  # width and height as shown -> width and height to deliver
 
+_TIE_S = 1e-6  # times are sums of floats: a frame this little after a wanted time is at it
 _HOLD_S = 0.5  # how long the last frame stands for times after it, beyond its own duration
 _SEEK_FROM_S = 20.0  # earlier stretches are reached by reading on
 _LEAD_S = 2.0  # sound lies this much before its picture in some containers
 _SHORT_S = 1.0  # a stream may end this much, or 5 %, before its declared end
+_DECORD_FORMATS = ("mov", "matroska")  # from MPEG program streams it gives frames of the next group of pictures
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +70,12 @@ class Health:
     sound_end_s: float = 0.0
     decoded_fraction: float = 1.0
     reasons: set[str] = field(default_factory=set)
+
+    def fail(self, error: Exception) -> None:
+        """Count something that could not be decoded."""
+        _log.debug("not decoded: %r", error)
+        self.packet_errors += 1
+        self.reasons.add("out_of_memory" if isinstance(error, MemoryError) else "corrupt_packets")
 
 
 def fit(long_side_px: int) -> Size:
@@ -100,19 +108,26 @@ def read(
     time after the last frame has ended gets none, so wanted times may stay without a Picture. Times count from the
     container's first time stamp. Never raises for what the file holds: `health` tells what was met; pictures and sound
     from before a damage are kept. Memory does not grow with the length of the file.
+
+    The backend decord reads the pictures of MP4, QuickTime and Matroska files that it can open, to the same frames; it
+    knows no edit lists, and loses what follows a damaged packet. All else is read by PyAV.
     """
-    if backend == "decord" and len(wanted):
-        yield from _read_decord(media, wanted, sizes, health)
-        wanted = ()
-    yield from _read_pyav(media, wanted, sizes, sound_span_s, health)
+    try:
+        if backend == "decord" and len(wanted) and (reader := _decord_reader(media)) is not None:
+            yield from _read_decord(reader, media, wanted, sizes, health)
+            wanted = ()
+        yield from _read_pyav(media, wanted, sizes, sound_span_s, health)
+    except MMTraitsError:
+        raise
+    except Exception as error:  # the last net under what damaged files make of decoders
+        health.fail(error)
 
 
 class _Chooser:
     """Picks, out of frames in order, the one shown at each wanted time; works for any kind of frame."""
 
-    def __init__(self, wanted: Sequence[float], convert: Callable[[Any], tuple[Image, ...]]) -> None:
-        self.wanted = wanted
-        self.convert = convert
+    def __init__(self, wanted: Sequence[float], convert: Callable[[Any], tuple[Image, ...]], health: Health) -> None:
+        self.wanted, self.convert, self.health = wanted, convert, health
         self.next = 0
         self.held: tuple[Any, float] | None = None
 
@@ -135,11 +150,18 @@ class _Chooser:
         if self.held is None:
             return
         frame, time_s = self.held
-        images: tuple[Image, ...] | None = None
-        while not self.done and self.wanted[self.next] < before_s:
-            images = images or self.convert(frame)
-            yield Picture(time_s, self.next, images)
+        first = self.next
+        while not self.done and self.wanted[self.next] < before_s - _TIE_S:
             self.next += 1
+        if first == self.next:
+            return
+        try:
+            images = self.convert(frame)
+        except Exception as error:
+            self.health.fail(error)
+            return
+        for wanted in range(first, self.next):
+            yield Picture(time_s, wanted, images)
 
 
 # ---------------------------------------------------------------------------------------------------- PyAV
@@ -184,7 +206,7 @@ def _read_pyav(
     video = _usable(video_stream(container), health) if wanted else None
     audio = _usable(audio_stream(container), health) if sound_span_s else None
     sound_start_s, sound_end_s = sound_span_s or (0.0, 0.0)
-    chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None))
+    chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None), health)
     if video is not None:
         _seek(container, video, info, min(wanted[0], sound_start_s) if audio else wanted[0])
     waiting = [stream for stream in (video, audio) if stream is not None]
@@ -227,9 +249,7 @@ def _decoded(decode: Callable[[], list[Any]], health: Health) -> list[Any]:
     try:
         return decode()
     except Exception as error:  # not only FFmpegError: damaged headers raise AttributeError and others
-        _log.debug("packet not decoded: %s", error)
-        health.packet_errors += 1
-        health.reasons.add("out_of_memory" if isinstance(error, MemoryError) else "corrupt_packets")
+        health.fail(error)
         return []
 
 
@@ -273,11 +293,13 @@ def _seek(container: Any, video: Any, info: MediaInfo, start_s: float) -> None:
 def _time_s(frame: Any, info: MediaInfo, expected_s: float) -> float:
     """A frame's time from the container's first time stamp; where it has none, the end of the one before."""
     stamp = frame.pts if frame.pts is not None else frame.dts
-    return expected_s if stamp is None else float(stamp * frame.time_base) - info.start_s
+    if stamp is None or not frame.time_base:
+        return expected_s
+    return float(stamp * frame.time_base) - info.start_s
 
 
 def _video_duration_s(frame: Any, info: MediaInfo) -> float:
-    duration_s = float(frame.duration * frame.time_base) if frame.duration else 0.0
+    duration_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
     return duration_s or (1 / info.fps if info.fps else 0.0)
 
 
@@ -299,43 +321,48 @@ def _note_missing(
 # ---------------------------------------------------------------------------------------------------- decord
 
 
-def _read_decord(media: Media, wanted: Sequence[float], sizes: Sequence[Size], health: Health) -> Iterator[Picture]:
-    """The same frames by decord; it loses everything after the first damaged packet and tells no reason."""
-    decord = _import_decord()
-    video = _usable(video_stream(media.container), health)
-    if video is None:
-        return
+def _decord_reader(media: Media) -> Any | None:
+    """A reader, or None for a file that is better read by PyAV; raises MMTraitsError where decord is not installed."""
+    try:
+        import decord
+    except ImportError as error:
+        raise MMTraitsError("backend decord: not installed; pip install decord, or choose the backend pyav") from error
+    if not media.info.has_video or media.info.format.split(",")[0] not in _DECORD_FORMATS:
+        return None
+    if media.info.width_px * media.info.height_px > MAX_PIXELS:
+        return None
+    try:
+        return decord.VideoReader(str(media.path), num_threads=1)
+    except (decord.DECORDError, RuntimeError) as error:
+        _log.warning("%s: decord cannot open it (%s); read by PyAV", media.path, str(error).partition("\n")[0])
+        return None
+
+
+def _read_decord(
+    reader: Any, media: Media, wanted: Sequence[float], sizes: Sequence[Size], health: Health
+) -> Iterator[Picture]:
+    video: Any = video_stream(media.container)
     stored = (video.codec_context.width, video.codec_context.height)
     scalers = [VideoReformatter() for _ in sizes]
 
     def convert(index: int) -> tuple[Image, ...]:
         rgb = reader[index].asnumpy()
         size = (rgb.shape[1], rgb.shape[0])  # decord has turned it already
-        upright = size == stored
-        shown = display_size(*(size if upright else size[::-1]), video.sample_aspect_ratio, 0 if upright else 90)
+        turned = size != stored
+        shown = display_size(*(size[::-1] if turned else size), video.sample_aspect_ratio, 90 if turned else 0)
         frame = av.VideoFrame.from_ndarray(rgb, "rgb24")
         return tuple(_scaled(scaler, frame, size(*shown)) for scaler, size in zip(scalers, sizes, strict=True))
 
-    chooser = _Chooser(wanted, convert)
+    chooser = _Chooser(wanted, convert, health)
+    first_s = float((video.start_time or 0) * video.time_base) - media.info.start_s  # decord counts from there
     try:
-        reader = decord.VideoReader(str(media.path), num_threads=1)
-        spans = reader.get_frame_timestamp(np.arange(len(reader))) - media.info.start_s
+        spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64) + first_s
         for index, (begin_s, end_s) in enumerate(spans.tolist()):
             yield from chooser.push(index, begin_s)
+            if chooser.done:
+                return
             health.frames += 1
             health.video_end_s = end_s
         yield from chooser.finish(health.video_end_s + _HOLD_S)
-    except decord.DECORDError as error:
-        _log.debug("decord stopped: %s", error)
-        health.packet_errors += 1
-        health.reasons.add("corrupt_packets")
-
-
-def _import_decord() -> Any:
-    try:
-        import decord
-    except ImportError as error:
-        raise MMTraitsError(
-            "backend decord: not installed; pip install decord (linux x86_64), or use the backend pyav"
-        ) from error
-    return decord
+    except Exception as error:  # whatever decord raises
+        health.fail(error)
