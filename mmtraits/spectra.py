@@ -51,8 +51,7 @@ class Spectrum(nn.Module):
     twist: Tensor
     along: Tensor
 
-    def __init__(self, length: int, window: int | None = None) -> None:
-        """`window`: samples of the periodic Hann window, centred in the frame; the whole frame unless given."""
+    def __init__(self, length: int) -> None:
         super().__init__()
         self.length = length
         self.rows = max(p for p in range(1, math.isqrt(length) + 1) if length % p == 0)
@@ -63,10 +62,8 @@ class Spectrum(nn.Module):
             torch.polar(torch.ones(len(a), len(b), dtype=torch.float64), -2 * math.pi * torch.outer(a, b) / n)
             for a, b, n in ((u, p, self.rows), (u, q, length), (q, v, self.columns))
         )
-        hann = torch.hann_window(window or length, dtype=torch.float64)
-        left = (length - len(hann)) // 2
         constants = {
-            "hann": functional.pad(hann, (left, length - len(hann) - left)),
+            "hann": torch.hann_window(length, dtype=torch.float64),
             "across": torch.cat([across.real, across.imag]),
             "twist": torch.stack([twist.real, twist.imag]),
             # [real, imaginary] row vectors times this matrix are [real, imaginary] of the complex product

@@ -8,14 +8,12 @@ import torch
 from mmtraits import spectra
 
 
-@pytest.mark.parametrize("length, window", [(2048, None), (512, None), (512, 400), (400, None), (16, None), (17, None)])
-def test_spectrum_equals_the_fast_fourier_transform(length, window):
+@pytest.mark.parametrize("length", [2048, 512, 400, 16, 17])
+def test_spectrum_equals_the_fast_fourier_transform(length):
     frames = torch.randn(2, 5, length, generator=torch.Generator().manual_seed(0))
-    hann = torch.zeros(length, dtype=torch.float64)
-    start = (length - (window or length)) // 2
-    hann[start : start + (window or length)] = torch.hann_window(window or length, dtype=torch.float64)
+    hann = torch.hann_window(length, dtype=torch.float64)
     expected = torch.fft.rfft(frames.double() * hann).abs().square()
-    assert (spectra.Spectrum(length, window)(frames) - expected).abs().max() < 1e-6 * expected.max()
+    assert (spectra.Spectrum(length)(frames) - expected).abs().max() < 1e-6 * expected.max()
 
 
 @pytest.mark.parametrize("samples", [1, 3, 4, 5, 11, 12, 40])
