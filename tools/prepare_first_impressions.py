@@ -10,6 +10,7 @@ import argparse
 import csv
 import gzip
 import math
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from mmtraits.data import manifest as manifests
 from mmtraits.errors import ManifestError, MMTraitsError
 from mmtraits.schema import Clip, Trait, TraitSchema
 
-SCHEMA = Path(__file__).resolve().parent.parent / "datasets" / "first_impressions" / "schema.yaml"
+CORPUS = Path(__file__).resolve().parent.parent / "datasets" / "first_impressions"
 VOICE = (
     "voice_chroma_stft", "voice_rmse", "voice_spectral_centroid", "voice_spectral_bandwidth", "voice_rolloff",
     "voice_zero_crossing_rate", *(f"voice_mfcc{i}" for i in range(1, 21)),
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, prepare, print the report; 2 when something is wrong with SOURCE."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("source", type=Path, help="folder with clips.csv.gz and faces.npz")
-    parser.add_argument("out", type=Path, help="folder for clips.csv, schema.yaml, voice.npz, face.npz")
+    parser.add_argument("out", type=Path, help="folder for clips.csv, schema.yaml, dataset.yaml, voice.npz, face.npz")
     parser.add_argument("--interview", action="store_true", help="also keep the hire-like sixth label; off on purpose")
     options = parser.parse_args(arguments)
     try:
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prepare(source: Path, out: Path, *, interview: bool = False) -> str:
     """Write the manifest and the feature tables; return the report. Raises ManifestError."""
-    schema = manifests.read_schema(SCHEMA)
+    schema = manifests.read_schema(CORPUS / "schema.yaml")
     if interview:
         schema = replace(schema, traits=(*schema.traits, Trait(name="interview", low=0.0, high=1.0)))
     rows = _rows(source / "clips.csv.gz", schema)
@@ -67,6 +68,7 @@ def prepare(source: Path, out: Path, *, interview: bool = False) -> str:
     for name, table in (("voice.npz", voices), ("face.npz", faces)):
         if table:
             np.savez_compressed(out / name, clip=np.array(list(table)), features=np.stack(list(table.values())))
+    shutil.copyfile(CORPUS / "dataset.yaml", out / "dataset.yaml")  # what an export says of the data and its licence
     manifests.write(manifest)
     manifests.read(manifest.path, check_files=True)  # what was written is a manifest, or this says why not
     return _report(manifest, dropped=len(rows) - len(kept), orphans=orphans)

@@ -60,7 +60,7 @@ def test_running_it_again_gives_the_same_bytes(tmp_path: Path) -> None:
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     tool.prepare(folder, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == first
-    assert set(first) == {"clips.csv", "schema.yaml", "voice.npz", "face.npz"}
+    assert set(first) == {"clips.csv", "schema.yaml", "dataset.yaml", "voice.npz", "face.npz"}
 
 
 def test_the_schema_that_is_written_is_the_documented_one(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_interview_only_by_name(tmp_path: Path) -> None:
 def test_no_stream_at_all_of_one_kind(tmp_path: Path) -> None:
     tool.prepare(source(tmp_path / "in", ROWS[2], faces=()), tmp_path / "out")
     assert read(tmp_path / "out").clips[0].features == {}
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clips.csv", "schema.yaml"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clips.csv", "dataset.yaml", "schema.yaml"]
 
 
 @pytest.mark.parametrize(
