@@ -15,8 +15,6 @@ from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 from mmtraits.weights import Frozen, Storage, load
 
-LEAST = {"s3d": (16, 224)}  # frames and pixels below which the last pooling has nothing to pool
-
 
 class Config(BaseModel):
     """Options of `tv_video`. `pretrained`: a weights file, `hub` (the one case that downloads), or null = random.
@@ -48,9 +46,12 @@ class Config(BaseModel):
     def _sensible(self) -> Config:
         if self.frames % self.tokens:
             raise ValueError(f"frames: found {self.frames}, not divisible into {self.tokens} tokens")
-        frames, size_px = LEAST.get(self.backbone, (1, 16))
-        if self.frames // self.tokens < frames or self.size_px < size_px:
-            raise ValueError(f"backbone: {self.backbone} needs at least {frames} frames a token, of {size_px} px")
+        frames, size_px = self.frames // self.tokens, self.size_px
+        found = f"{self.backbone}: found {frames} frames a token of {size_px} px"
+        if self.backbone.startswith("mvit") and (frames, size_px) != (16, 224):
+            raise ValueError(f"{found}; its learned positions need exactly 16 of 224 px")
+        if self.backbone == "s3d" and (frames < 16 or size_px < 224):
+            raise ValueError(f"{found}; its last pooling needs at least 16 of 224 px")
         if self.freeze and not self.pretrained:
             raise ValueError("freeze: found true without pretrained weights; name a file in `pretrained`, or train it")
         if self.storage != "float32" and not self.freeze:
@@ -122,10 +123,8 @@ def _filled(frames: Tokens) -> Tensor:
 
 def _network(config: Config) -> tuple[nn.Module, int]:
     """The backbone without its classifier, and the length of the vector that it then gives."""
-    size = {"temporal_size": config.frames // config.tokens, "spatial_size": (config.size_px, config.size_px)}
-    shape = size if config.backbone.startswith("mvit") else {}  # its learned positions fix them
     weights = "DEFAULT" if config.pretrained == "hub" else None
-    network: nn.Module = models.get_model(config.backbone, weights=weights, **shape)
+    network: nn.Module = models.get_model(config.backbone, weights=weights)
     if config.pretrained not in (None, "hub"):
         load(network, str(config.pretrained))
     name = next(name for name in ("fc", "head", "classifier") if hasattr(network, name))
