@@ -37,7 +37,7 @@ def number(image: NDArray[np.uint8]) -> int:
 
 
 def wave(start_s: float, end_s: float, rate: int) -> NDArray[np.float32]:
-    """Sound of a stretch of the clip's time: second k is a tone of 300 + 100 (k mod 20) Hz at a quarter of full scale."""
+    """Sound of a stretch of the clip's time: second k is a tone of 300 + 100 (k mod 20) Hz, a quarter of full scale."""
     time_s = np.arange(round(start_s * rate), round(end_s * rate)) / rate
     pitch_hz = _LOWEST_HZ + _STEP_HZ * (np.floor(time_s + 1e-9) % _PITCHES)
     return (0.25 * np.sin(2 * np.pi * pitch_hz * time_s)).astype(np.float32)
@@ -67,8 +67,8 @@ def write(
 ) -> Path:
     """Write a clip; `times_s` instead of `fps` gives frames of variable rate, `start_s` shifts all time stamps.
 
-    sound_span_s: from when to when there is sound ((0, 0): all along, None: no audio stream). Channels hold the tone and
-    its negative half in turn, so that only their mean is a quarter of a quarter of full scale. The format follows the
+    sound_span_s: from when to when there is sound ((0, 0): all along, None: no audio stream). Channels hold the tone
+    and its negative half in turn, so that the mean of an even number of them is a quarter of the tone. The format follows the
     suffix, which may also be that of an audio file (`size` is then of no account).
     """
     times = np.arange(round(seconds * fps)) / fps if times_s is None else np.asarray(times_s)
