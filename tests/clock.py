@@ -68,8 +68,8 @@ def write(
     """Write a clip; `times_s` instead of `fps` gives frames of variable rate, `start_s` shifts all time stamps.
 
     sound_span_s: from when to when there is sound ((0, 0): all along, None: no audio stream). Channels hold the tone
-    and its negative half in turn, so that the mean of an even number of them is a quarter of the tone. The format follows the
-    suffix, which may also be that of an audio file (`size` is then of no account).
+    and its negative half in turn: the mean of an even number of them is a quarter of the tone. The format follows the
+    suffix; without times it holds sound alone.
     """
     times = np.arange(round(seconds * fps)) / fps if times_s is None else np.asarray(times_s)
     options = {"movflags": "+faststart"} if path.suffix in {".mp4", ".mov"} else {}

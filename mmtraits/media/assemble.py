@@ -48,6 +48,7 @@ class Assembler:
     def __init__(
         self, specs: Mapping[str, InputSpec], spans: Sequence[tuple[float, float]], ready: Sequence[Mapping[str, Raw]]
     ) -> None:
+        _check_faces(specs)
         self.specs, self.spans = specs, spans
         self._streams: list[dict[str, Raw]] = [dict(known) for known in ready]
         open_ = {name: spec for name, spec in specs.items() if name not in ready[0]}
@@ -56,7 +57,7 @@ class Assembler:
         self._slots = sorted(_slots(self._frame_specs, spans))
         self._missing = Counter((slot.window, slot.stream) for slot in self._slots)
         self._images: dict[tuple[int, str], list[Image | None]] = {}
-        kinds = {name: _size_key(name, spec) for name, spec in self._frame_specs.items()}
+        kinds = {name: _size_key(spec) for name, spec in self._frame_specs.items()}
         self._size_index = {name: sorted(set(kinds.values())).index(kind) for name, kind in kinds.items()}
         self.wanted = [slot.time_s for slot in self._slots]
         self.sizes: list[Size] = [_size(kind) for kind in sorted(set(kinds.values()))]
@@ -148,13 +149,15 @@ def _slots(specs: Mapping[str, FrameSpec], spans: Sequence[tuple[float, float]])
                 yield _Slot(time_s, window, stream, place)
 
 
-def _size_key(stream: str, spec: FrameSpec) -> tuple[int, int]:
+def _check_faces(specs: Mapping[str, InputSpec]) -> None:
+    for stream, spec in specs.items():
+        if isinstance(spec, FrameSpec) and spec.crop == "face" and spec.width_px != spec.height_px:
+            raise ConfigError(f"{stream}: face crops of {spec.width_px}x{spec.height_px}; expected a square")
+
+
+def _size_key(spec: FrameSpec) -> tuple[int, int]:
     """(0, 0) for faces, which are cut from one common picture, else the width and height."""
-    if spec.crop == "full":
-        return spec.width_px, spec.height_px
-    if spec.width_px != spec.height_px:
-        raise ConfigError(f"{stream}: face crops of {spec.width_px}x{spec.height_px}; expected a square")
-    return 0, 0
+    return (spec.width_px, spec.height_px) if spec.crop == "full" else (0, 0)
 
 
 def _size(key: tuple[int, int]) -> Size:
