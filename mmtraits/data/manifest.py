@@ -261,9 +261,11 @@ class _Table:
             return math.nan
         if math.isnan(value):
             self._say(f"{trait.name} is NaN; leave the cell empty where the label is unknown")
+        elif math.isinf(value):
+            self._say(f"{trait.name} is infinite; expected a number on the trait's scale")
         elif trait.kind == "binary" and value not in (0.0, 1.0):
             self._say(f"{trait.name} {row[trait.name]}; a binary trait is 0 or 1")
-        elif not _low(trait) <= value <= _high(trait) or math.isinf(value):
+        elif not _low(trait) <= value <= _high(trait):
             self._say(f"{trait.name} {row[trait.name]} is outside the scale [{_low(trait):g}, {_high(trait):g}]")
         return value
 

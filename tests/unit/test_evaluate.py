@@ -239,6 +239,7 @@ def texts(folder: Path, splits: tuple[str | None, ...] = (None,) * 3) -> Manifes
 def test_a_bundle_scores_what_the_manifest_names(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "bundle")
     found = evaluated(bundle, texts(tmp_path), out=tmp_path / "out")
+    assert list(found.groups) == ["all"]  # every row has text, none has a face or a voice: nothing to tell apart
     rows = found.groups["all"].model["traits"]
     assert rows["brightness"]["mae"] == pytest.approx(0.02 / 3, abs=1e-6) and rows["brightness"]["n"] == 3
     assert rows["loudness"]["mae"] == pytest.approx((0.01 + 0.27) / 2, abs=1e-6) and rows["loudness"]["n"] == 2

@@ -1,6 +1,7 @@
 import gzip
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_byte_order_mark_and_line_ends_of_spreadsheets(tmp_path: Path, mark: str
     [
         ("a,hi,1.2,1", "2: openness 1.2 is outside the scale [0, 1]"),
         ("a,hi,-0.1,1", "2: openness -0.1 is outside the scale [0, 1]"),
-        ("a,hi,inf,1", "2: openness inf is outside the scale [0, 1]"),
+        ("a,hi,inf,1", "2: openness is infinite; expected a number on the trait's scale"),
         ("a,hi,high,1", "2: openness 'high' is not a number"),
         ("a,hi,NaN,1", "2: openness is NaN; leave the cell empty where the label is unknown"),
         ("a,hi,0.5,0.5", "2: liked 0.5; a binary trait is 0 or 1"),
@@ -236,6 +237,22 @@ def test_write_then_read_is_the_same(tmp_path: Path) -> None:
     data = written.path.read_bytes()
     write(found)
     assert written.path.read_bytes() == data
+
+
+def test_the_same_rows_give_the_same_packed_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = replace(read(corpus(tmp_path, "a,hi,0.5,1")), path=tmp_path / "clips.csv.gz")
+    write(found)
+    data = found.path.read_bytes()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    write(found)
+    assert found.path.read_bytes() == data
+    assert read(found.path).clips == found.clips
+
+
+def test_an_unbounded_trait_is_still_finite(tmp_path: Path) -> None:
+    path = corpus(tmp_path, "a,hi,inf,1", "b,hi,-1e9,1")
+    (tmp_path / "schema.yaml").write_text(SCHEMA.replace(", low: 0, high: 1", ""))
+    assert problems(path) == ["2: openness is infinite; expected a number on the trait's scale"]
 
 
 def test_a_long_text_is_one_cell(tmp_path: Path) -> None:
