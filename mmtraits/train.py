@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import random
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from mmtraits.run import Member, Rows, by_clip, load_member, predict
 from mmtraits.schema import Raw
 
 __all__ = ["TraitTask", "fit", "load_member", "predict"]
+logger = logging.getLogger(__name__)
 CHECK_STEPS = 64  # losses are looked at this often: looking at each would wait for the device every step
 
 
@@ -70,10 +72,17 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_epoch_start(self) -> None:
-        """Draw each epoch's dropout from its own seed: a resumed run then continues as if it had never stopped."""
-        torch.manual_seed(hash((self.seed, self.current_epoch)) % 2**63)
+        """Forget the losses of the last epoch."""
         self._losses = []
         self._since = time.monotonic()
+
+    def on_train_batch_start(self, batch: Batch, index: int) -> None:
+        """Draw each epoch's dropout from its own seed: a resumed run then continues as if it had never stopped.
+
+        Not at the start of the epoch: loaders draw from the same generator, and not equally often after a resume.
+        """
+        if index == 0:
+            torch.manual_seed(hash((self.seed, self.current_epoch)) % 2**63)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch -> its loss ()."""
@@ -108,6 +117,8 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
         self.history.append({"epoch": self.current_epoch, "seconds": round(seconds, 3), "lr": lr, **values})
         if self.trainer.is_global_zero:
             run.write_csv(Path(self.trainer.default_root_dir) / "metrics.csv", self.history)
+        shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        logger.info("epoch %d: %s", self.current_epoch, shown)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen networks out, keep the history."""
@@ -269,12 +280,24 @@ def _train(
     last = folder / "last.ckpt"
     with _quiet():
         trainer = _trainer(folder, config, progress)
-        trainer.fit(task, datamodule=data, ckpt_path=last if last.is_file() else None, weights_only=True)
+        _run(trainer, task, data, last if last.is_file() else None)
     chosen = folder / "best.ckpt" if config.trainer.patience else last
     state = torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"]
     task.load_state_dict(state, strict=False)
     if trainer.is_global_zero:
         run.save_member(folder, task.model)
+
+
+def _run(trainer: lightning.Trainer, task: TraitTask, data: ClipData, checkpoint: Path | None) -> None:
+    """Fit; an interruption comes out as itself, where Lightning would leave the program and ignore the next one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
 
 def _trainer(folder: Path, config: RunConfig, progress: bool) -> lightning.Trainer:
@@ -299,14 +322,17 @@ def _trainer(folder: Path, config: RunConfig, progress: bool) -> lightning.Train
 def _callbacks(folder: Path, config: RunConfig, progress: bool) -> list[Callback]:
     options = config.trainer
     mode = "max" if options.monitor in ("val_ccc", "val_pearson") else "min"
-    saving: dict[str, Any] = {"dirpath": folder, "filename": "best", "save_last": True, "enable_version_counter": False}
-    callbacks: list[Callback] = [RichProgressBar(refresh_rate=20)] if progress else []
+    # At the very end of an epoch: Lightning resumes from there exactly, and not from the validation inside the epoch.
+    saving: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
+    callbacks: list[Callback] = [ModelCheckpoint(**saving, filename="last")]
+    if progress:
+        callbacks.append(RichProgressBar(refresh_rate=20))
     if options.average_weights:
         callbacks.append(WeightAveraging(use_buffers=False, avg_fn=_average(options.average_weights)))
-    if options.patience is None:
-        return [*callbacks, ModelCheckpoint(**saving, save_top_k=0)]
-    stopping = EarlyStopping(options.monitor, mode=mode, patience=options.patience, check_finite=False)
-    return [*callbacks, stopping, ModelCheckpoint(**saving, monitor=options.monitor, mode=mode, save_top_k=1)]
+    if options.patience is not None:
+        callbacks.append(EarlyStopping(options.monitor, mode=mode, patience=options.patience, check_finite=False))
+        callbacks.append(ModelCheckpoint(**saving, filename="best", monitor=options.monitor, mode=mode))
+    return callbacks
 
 
 def _average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
@@ -326,6 +352,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # frozen networks are meant to be
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # lightning 2.6 on torch 2.13
         try:
             for name in names:

@@ -121,6 +121,8 @@ class Store:
         try:
             header, start = _read_header(path)
             about = json.loads(header.pop("__metadata__")["entries"])
+            if path.stat().st_size != start + max(tensor["data_offsets"][1] for tensor in header.values()):
+                raise ValueError("its end is missing")
             spans = {name: _span(path, start, tensor) for name, tensor in header.items()}
             self._entries |= {key: _entry(key, known, spans) for key, known in about.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmtraits.data.dataset import POOL, Held, LengthBatches, Window, WindowDataset
+from mmtraits.schema import Raw
+
+
+def held(steps: int) -> Held:
+    return Held(Raw(np.ones((steps, 2), np.float32), np.ones(steps, np.bool_)))
+
+
+WINDOWS = [Window(3, 15.0, {"a": held(2), "b": held(0)}), Window(1, 4.0, {"a": held(1), "b": held(5)})]
+
+
+def test_items_come_in_the_order_given_with_their_clips_labels() -> None:
+    dataset = WindowDataset(WINDOWS, np.arange(8).reshape(4, 2))
+    assert [dataset[i].row for i in range(len(dataset))] == [3, 1]
+    assert dataset[0].labels.tolist() == [6, 7]
+    assert dataset[1].seconds == 4.0
+
+
+def test_keep_clears_the_masks_of_the_other_streams_and_touches_no_stored_one() -> None:
+    dataset = WindowDataset(WINDOWS, np.zeros((4, 1)), keep=frozenset("a"))
+    assert dataset[1].streams["a"].mask.all()
+    assert not dataset[1].streams["b"].mask.any()
+    assert WINDOWS[1].present == {"a", "b"}
+
+
+def test_a_window_knows_its_length_and_what_is_present() -> None:
+    assert [window.steps for window in WINDOWS] == [2, 5]
+    assert WINDOWS[0].present == {"a"}
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=400), st.integers(1, 9), st.integers(0, 5))
+def test_every_window_is_met_once_an_epoch_in_batches_that_only_seed_and_epoch_decide(lengths, size, epoch) -> None:
+    batches = LengthBatches(lengths, size, seed=1)
+    batches.set_epoch(epoch)
+    met = list(batches)
+    assert sorted(i for batch in met for i in batch) == list(range(len(lengths)))
+    assert len(met) == len(batches)
+    assert max(map(len, met)) <= size
+    again = LengthBatches(lengths, size, seed=1)
+    again.set_epoch(epoch)
+    assert list(again) == met
+
+
+def test_another_epoch_has_another_order() -> None:
+    batches = LengthBatches(range(1, 100), 4, seed=1)
+    first = list(batches)
+    batches.set_epoch(1)
+    assert list(batches) != first
+
+
+def test_batches_hold_windows_of_similar_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, POOL * 32)
+    padded = sum(len(batch) * max(lengths[batch]) for batch in LengthBatches(lengths, 32, seed=0))
+    assert padded < 1.1 * lengths.sum()  # unsorted it is nearly twice as much
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_an_epoch_in_equal_numbers_of_different_batches(processes) -> None:
+    shares = [list(LengthBatches(range(1, 101), 8, seed=0, rank=r, processes=processes)) for r in range(processes)]
+    assert len({len(share) for share in shares}) == 1
+    met = [i for share in shares for batch in share for i in batch]
+    assert len(met) == len(set(met))
