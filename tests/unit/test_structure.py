@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "card": {"schema", "report"},
     "evaluate": {
         "config", "errors", "schema", "data", "model", "tokens", "metrics", "baselines", "calibrate", "runtime",
-        "report", "card", "train",
+        "report", "card", "run", "extract",
     },
     "graph": {"errors", "media", "model", "runtime", "schema", "tokens"},
     "export": {
