@@ -33,6 +33,7 @@ from mmtraits.data.features import read_features
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.store import Store
 from mmtraits.errors import ManifestError, joined
+from mmtraits.media.cache import file_digest
 from mmtraits.media.load import LoadedClip, load
 from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, VectorSpec, WaveSpec, Windowing, join_reasons
 from mmtraits.tokens import Tokens
@@ -143,15 +144,14 @@ class _Digests:
         self.changed = False
 
     def of(self, file: Path) -> str:
-        """The digest, or `missing`: media code says what is wrong with the clip."""
+        """As `file_digest`: what is wrong with a file, media code says of the clip."""
         try:
             stat = file.stat()
         except OSError:
-            return "missing"
+            return file_digest(file)
         name, state = str(file.absolute()), [stat.st_size, stat.st_mtime_ns]
         if self.known.get(name, [])[:2] != state:
-            with file.open("rb") as opened:
-                self.known[name] = [*state, hashlib.file_digest(opened, "sha256").hexdigest()]
+            self.known[name] = [*state, file_digest(file)]
             self.changed = True
         return str(self.known[name][2])
 

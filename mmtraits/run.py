@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def create(folder: Path, config: RunConfig, manifest: Manifest, members: Sequenc
     for member in members:
         (folder / member.name).mkdir(parents=True, exist_ok=True)
     write_text(folder / "config.yaml", dump(config))
-    write_text(folder / "run.json", json.dumps(about, indent=1) + "\n")
+    write_json(folder / "run.json", about)
 
 
 def _about(config: RunConfig, manifest: Manifest, members: Sequence[Member], found: Extraction) -> dict[str, Any]:
@@ -258,6 +259,17 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """An undefined number is null."""
+    write_text(path, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

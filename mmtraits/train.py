@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -262,7 +261,7 @@ def _fit_member(
         clips, scores = run.score(model, windows[split], manifest, size)
         ids = [manifest.clips[row].id for row in clips]
         about[split] = metrics.table(manifest.labels[clips], scores, ids, manifest.schema) if ids else None
-    run.write_text(folder / "metrics.json", json.dumps(about, indent=1) + "\n")
+    run.write_json(folder / "metrics.json", about)
 
 
 def _train(

@@ -1,4 +1,4 @@
-"""A corpus of given vectors whose traits are known: `warm` is in stream `a`, `calm` in stream `b` (mean over its steps)."""
+"""A corpus of given vectors with planted traits: `warm` in stream `a`, `calm` in stream `b` (mean over its steps)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCHEMA = TraitSchema(
 
 
 def plant(folder: Path, clips: int = 200, *, unknown: int = 7) -> Manifest:
-    """Write clips.csv, schema.yaml and features; every fifth clip lacks `a`, every `unknown`-th lacks the label of `calm`."""
+    """Write the corpus; every fifth clip lacks `a`, every `unknown`-th the label of `calm`."""
     draw = np.random.default_rng(0)
     a = draw.normal(size=(clips, 6)).astype(np.float32)
     b = draw.normal(size=(clips, 3, 5)).astype(np.float32)
@@ -49,7 +49,7 @@ def config(folder: Path, **changes: Any) -> RunConfig:
     data: dict[str, Any] = {
         "name": "toy",
         "data": {"manifest": folder / "clips.csv", "cache": folder / "cache", "batch_size": 32},
-        "streams": {"a": {"use": "precomputed", "size": 6, "width": 16}, "b": {"use": "precomputed", "size": 5, "width": 16}},
+        "streams": {s: {"use": "precomputed", "size": size, "width": 16} for s, size in (("a", 6), ("b", 5))},
         "fusion": {"use": "mean_pool", "width": 32},
         "head": {"use": "mlp", "hidden": 32},
         "loss": {"mse": 1.0},

@@ -132,8 +132,12 @@ def test_an_unfinished_member_says_so(corpus, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({"head": {"use": "linear"}}, "head"), ({"data__batch_size": 8}, "batch_size"), ({"seed": 1, "loss": {"l1": 1.0}}, "seed, loss")],
-)  # fmt: skip
+    [
+        ({"head": {"use": "linear"}}, "head"),
+        ({"data__batch_size": 8}, "batch_size"),
+        ({"seed": 1, "name": "b"}, "name, seed"),
+    ],
+)
 def test_resuming_another_config_is_refused(corpus, folds, change, named) -> None:
     settings = config(
         corpus, **{"name": "folds", "protocol": {"split": "kfold", "folds": 3}, "runs": {"over": "fold"}, **change}
