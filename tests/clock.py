@@ -125,8 +125,8 @@ def _sound_packets(stream: Any, span_s: tuple[float, float], rate: int, start_s:
     size = stream.codec_context.frame_size or 1024
     packets = []
     for begin in range(0, samples.shape[1], size):
-        block = np.ascontiguousarray(samples[:, begin : begin + size])
-        frame = av.AudioFrame.from_ndarray(block, "fltp", stream.layout.name)
+        block = np.ascontiguousarray(samples[:, begin : begin + size].T).reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(block, "flt", stream.layout.name)
         frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
         frame.pts = begin + round((span_s[0] + start_s) * rate)
         for converted in resampler.resample(frame):

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,8 @@ QUIET_DBFS = -50.0
 _ZEROS, _BETA, _ROLL_OFF = 48, 9.0, 0.95
 _LARGEST_TERM = 2000  # of the ratio of two rates: exact for common ones, off by under 1e-6 for any other
 _BLOCK = 256  # samples per row of the product, at least; short rows waste it, long ones the cache
+_POINTERS = 8  # PyAV (18) looks for a null pointer after a frame's planes; with so many there is none, and it crashes
+LEAP_S = 5.0  # one time stamp this far ahead of the one before is taken for damaged, two are a gap
 _JITTER_S = 0.05  # time stamps are rounded to 1 ms or worse; only a larger gap is one
 
 
@@ -28,6 +31,9 @@ def mono(frame: Any) -> Wave:
 
     The mean, because swresample's own down-mix makes stereo louder by the square root of two.
     """
+    if frame.format.is_planar and frame.layout.nb_channels >= _POINTERS:
+        packed = av.AudioResampler(format=frame.format.packed.name, layout=frame.layout, rate=frame.sample_rate)
+        (frame,) = packed.resample(frame)
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -78,6 +84,7 @@ class Track:
     _first: int = 0  # index of the first sample still kept
     _next: int = 0  # index of the next sample to come
     _parts: list[tuple[int, Wave]] = field(default_factory=list)
+    _leapt: bool = False
 
     @property
     def reached_s(self) -> float:
@@ -96,6 +103,11 @@ class Track:
         begin = round((time_s - self.start_s) * self.rate)
         if self.samples and abs(begin - self._next) <= _JITTER_S * self.rate:
             begin = self._next
+        leaps = self.samples > 0 and begin - self._next > LEAP_S * self.rate
+        if leaps and not self._leapt:
+            self._leapt = True
+            return
+        self._leapt = leaps
         cut = max(0, self._next - begin)
         samples, begin = samples[cut:], begin + cut
         if math.isfinite(self.end_s):

@@ -29,8 +29,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedClip:
-    """A clip, decoded. Every window holds every stream; an absent one is its spec's `empty()`. At least one window.
+    """A clip, decoded. Every window holds every stream; an absent one is its spec's `empty()`.
 
+    windows: in order, without those in which there is nothing at all; but there is always at least one.
     reasons: from `schema.REASONS`, in their order. duration_s: of the stretch that was asked for, NaN where no medium
     tells it. details: what the reasons leave out (counts, fractions, levels), for the logs of a job.
     """
@@ -84,6 +85,7 @@ def load(
     found = tuple(_stream(clip, specs, windowing, backend, root, report))
     if report.loudness_dbfs < QUIET_DBFS:  # known only at the end
         found = tuple(_without_sound(window, specs) for window in found)
+    found = tuple(window for window in found if _says_something(window)) or found[:1]
     reasons = report.reasons | _absences(found, specs)
     return LoadedClip(
         windows=found,
@@ -231,6 +233,10 @@ def _tokenizer(spec: TextSpec, root: Path | None) -> Tokenizer:
 
 
 # ---------------------------------------------------------------------------------------------------- report
+
+
+def _says_something(window: Window) -> bool:
+    return any(raw.mask.any() for raw in window.streams.values())
 
 
 def _without_sound(window: Window, specs: Mapping[str, InputSpec]) -> Window:

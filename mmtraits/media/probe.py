@@ -38,6 +38,7 @@ MAX_PIXELS = 8192 * 4352  # of one frame; DCI 8K passes
 
 # Between these rates a declared duration is believed; outside them the packets are counted, which is cheap there.
 _PLAUSIBLE_BITS_PER_S = (8e3, 4e8)
+_LONGEST_GAP_S = 600.0
 _ROUNDING_S = 0.01
 _log = logging.getLogger(__name__)
 
@@ -222,8 +223,10 @@ def _counted_duration_s(path: Path, start_s: float) -> float:
         streams = [stream for stream in (video_stream(container), audio_stream(container)) if stream is not None]
         try:
             for packet in container.demux(streams):
-                if packet.pts is not None:
-                    end_s = max(end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+                if packet.pts is not None and packet.time_base:
+                    packet_end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    if end_s < packet_end_s < end_s + _LONGEST_GAP_S:  # beyond it the time stamp is damaged
+                        end_s = packet_end_s
         except Exception as error:  # the end of what is readable is the end
             _log.debug("%s: stopped counting packets: %s", path, error)
     return end_s - start_s

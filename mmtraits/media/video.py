@@ -18,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from mmtraits.errors import MMTraitsError
-from mmtraits.media.audio import Wave, mono
+from mmtraits.media.audio import LEAP_S, Wave, mono
 from mmtraits.media.probe import (
     MAX_PIXELS,
     Media,
@@ -120,16 +120,21 @@ def read(
     except MMTraitsError:
         raise
     except Exception as error:  # the last net under what damaged files make of decoders
+        _log.warning("%s: reading stopped", media.path, exc_info=error)
         health.fail(error)
 
 
 class _Chooser:
     """Picks, out of frames in order, the one shown at each wanted time; works for any kind of frame."""
 
-    def __init__(self, wanted: Sequence[float], convert: Callable[[Any], tuple[Image, ...]], health: Health) -> None:
+    def __init__(
+        self, wanted: Sequence[float], convert: Callable[[Any], tuple[Image, ...]], health: Health, fps: float
+    ) -> None:
         self.wanted, self.convert, self.health = wanted, convert, health
+        self.leap_s = max(LEAP_S, 3 / fps if fps else 0.0)
         self.next = 0
         self.held: tuple[Any, float] | None = None
+        self.leapt = False
 
     @property
     def done(self) -> bool:
@@ -139,6 +144,11 @@ class _Chooser:
         """A further frame: yields what the one before it was wanted for."""
         if self.held is not None and time_s <= self.held[1]:
             return  # a time stamp that runs backwards is never shown
+        leaps = self.held is not None and time_s - self.held[1] > self.leap_s
+        if leaps and not self.leapt:  # one damaged stamp must not end the choice; a real gap has more frames after it
+            self.leapt = True
+            return
+        self.leapt = leaps
         yield from self._give(time_s)
         self.held = (frame, time_s)
 
@@ -206,7 +216,7 @@ def _read_pyav(
     video = _usable(video_stream(container), health) if wanted else None
     audio = _usable(audio_stream(container), health) if sound_span_s else None
     sound_start_s, sound_end_s = sound_span_s or (0.0, 0.0)
-    chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None), health)
+    chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None), health, info.fps)
     if video is not None:
         _seek(container, video, info, min(wanted[0], sound_start_s) if audio else wanted[0])
     waiting = [stream for stream in (video, audio) if stream is not None]
@@ -353,7 +363,7 @@ def _read_decord(
         frame = av.VideoFrame.from_ndarray(rgb, "rgb24")
         return tuple(_scaled(scaler, frame, size(*shown)) for scaler, size in zip(scalers, sizes, strict=True))
 
-    chooser = _Chooser(wanted, convert, health)
+    chooser = _Chooser(wanted, convert, health, media.info.fps)
     first_s = float((video.start_time or 0) * video.time_base) - media.info.start_s  # decord counts from there
     try:
         spans = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64) + first_s

@@ -155,6 +155,28 @@ def test_overlaps_are_cut_and_what_is_repeated_is_dropped() -> None:
     np.testing.assert_allclose(track.cut(0, 9), np.repeat([0.1, 0.2], [100, 50]).astype(np.float32))
 
 
+def test_one_damaged_time_stamp_does_not_silence_the_rest() -> None:
+    track = Track(0.0, math.inf)
+    for k in range(10):
+        track.add(900.0 if k == 4 else k / 10, np.full(10, k, np.float32), 100)
+    expected = np.repeat(np.arange(10), 10)
+    expected[40:50] = 0
+    np.testing.assert_array_equal(track.cut(0, 9), expected)
+    for k in range(3):
+        track.add(20 + k / 10, np.ones(10, np.float32), 100)  # two in a row are a gap
+    assert track.reached_s == pytest.approx(20.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "layout"), [("a.flac", "7.1"), ("a.wav", "7.1"), ("a.wav", "hexadecagonal"), ("a.mkv", "7.1")]
+)
+def test_many_channels(tmp_path: Path, name: str, layout: str) -> None:
+    """From eight planes on, PyAV reads beyond the list of them."""
+    codec = {"a.flac": "flac", "a.wav": "pcm_s16le", "a.mkv": "libopus"}[name]
+    path = clock.write(tmp_path / name, seconds=1, times_s=[], codecs=("", codec), layout=layout, rate=48000)
+    np.testing.assert_allclose(read_wave(path, 48000)[:48000], clock.wave(0, 1, 48000) / 4, atol=0.02)
+
+
 def test_a_track_ends_with_its_stretch_and_forgets() -> None:
     track = Track(0.0, 1.0)
     for k in range(20):

@@ -244,9 +244,20 @@ def test_quieter_than_the_limit_is_no_sound(tmp_path: Path, level: float, heard:
 
 def test_a_silent_window_of_a_loud_clip_has_no_sound(tmp_path: Path) -> None:
     path = clock.write(tmp_path / "a.mkv", seconds=4, sound_span_s=(2.5, 4.0))
-    loaded = load(Clip(id="a", video=path), {"voice": VOICE}, Windowing(length_s=2, hop_s=2))
+    loaded = load(Clip(id="a", video=path), {"voice": VOICE, "scene": SCENE}, Windowing(length_s=2, hop_s=2))
     assert loaded.reasons == ()
-    assert [window.streams["voice"].mask.any() for window in loaded.windows][:2] == [False, True]
+    assert [bool(window.streams["voice"].mask.any()) for window in loaded.windows][:2] == [False, True]
+
+
+def test_windows_with_nothing_in_them_are_left_out(tmp_path: Path, specs: Mapping[str, InputSpec]) -> None:
+    words = timed(tmp_path / "t.srt", (4.5, 5, None, "three"))
+    path = clock.write(tmp_path / "a.mkv", seconds=1, sound_span_s=(0.0, 1.0))
+    clip = Clip(id="a", video=path, transcript=words)
+    loaded = load(clip, specs, Windowing(length_s=0.5, hop_s=0.5))
+    assert [window.start_s for window in loaded.windows][:2] == [0.0, 0.5]
+    loaded = load(clip, {"text": specs["text"]}, Windowing(length_s=0.5, hop_s=0.5))
+    assert [window.start_s for window in loaded.windows] == [0.0]
+    assert loaded.reasons == ("no_transcript",)
 
 
 def test_a_truncated_clip_keeps_its_first_part(tmp_path: Path, specs: Mapping[str, InputSpec]) -> None:

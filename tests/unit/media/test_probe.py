@@ -82,6 +82,11 @@ def test_an_absurd_duration_is_counted(tmp_path: Path) -> None:
     assert probe(path).duration_s == pytest.approx(2.0, abs=0.05)
 
 
+def test_a_damaged_time_stamp_is_not_the_end(tmp_path: Path) -> None:
+    path = clock.write(tmp_path / "a.mkv", times_s=[*(np.arange(50) / 25), 90000.0], sound_span_s=None)
+    assert probe(path).duration_s == pytest.approx(2.0, abs=0.05)
+
+
 @pytest.mark.parametrize("content", [b"", os.urandom(5000), b"just some text\n" * 100, b"\x00" * 4096])
 def test_no_media_at_all(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.mp4"

@@ -166,6 +166,27 @@ def damaged(path: Path, flips: int, seed: int) -> Path:
     return path
 
 
+def chosen(times_s: Sequence[float], wanted: Sequence[float], fps: float) -> dict[int, float]:
+    chooser = module._Chooser(wanted, lambda frame: (frame,), Health(), fps)
+    found = [picture for time_s in times_s for picture in chooser.push(time_s, time_s)]
+    return {picture.wanted: picture.time_s for picture in [*found, *chooser.finish(1e9)]}
+
+
+def test_one_damaged_time_stamp_does_not_end_the_choice() -> None:
+    times = [k / 10 for k in range(100)]
+    wanted = [0.95, 3.05, 9.05]
+    right = {0: 0.9, 1: 3.0, 2: 9.0}
+    assert chosen(times, wanted, 10) == right
+    assert chosen([*times[:20], 26000.0, *times[20:]], wanted, 10) == right
+    assert chosen([*times[:20], -7.0, 0.3, *times[20:]], wanted, 10) == right
+
+
+def test_a_real_gap_and_a_slow_rate_are_no_damage() -> None:
+    assert chosen([0.0, 0.1, 60.0, 60.1, 60.2], [30.0, 60.15], 10) == {0: 0.1, 1: 60.1}
+    slides = [0.0, 10.0, 20.0, 30.0]
+    assert chosen(slides, [9.0, 11.0, 29.0], 0.1) == {0: 0.0, 1: 10.0, 2: 20.0}
+
+
 def test_a_truncated_clip_keeps_what_was_decoded(tmp_path: Path) -> None:
     path = clock.write(tmp_path / "a.mp4", seconds=8, fps=25, sound_span_s=None, gop=25)
     data = path.read_bytes()
