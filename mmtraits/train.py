@@ -274,7 +274,14 @@ def _train(
     progress: bool,
 ) -> None:
     train, val = (WindowDataset(features.of(member.rows[split]), manifest.labels) for split in ("train", "val"))
-    data = ClipData(train, val, batch_size=config.data.batch_size, workers=config.data.workers, seed=member.seed)
+    data = ClipData(
+        train,
+        val,
+        batch_size=config.data.batch_size,
+        workers=config.data.workers,
+        seed=member.seed,
+        pinned=_device(config).type == "cuda",
+    )
     task = TraitTask(model, config, manifest, member.seed)
     last = folder / "last.ckpt"
     with _quiet():

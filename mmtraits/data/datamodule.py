@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -13,29 +16,34 @@ class ClipData(LightningDataModule):  # type: ignore[misc]  # mypy does not foll
     """Training and validation windows of one member of a run."""
 
     def __init__(
-        self, train: WindowDataset, val: WindowDataset, *, batch_size: int, workers: int = 0, seed: int = 0
+        self,
+        train: WindowDataset,
+        val: WindowDataset,
+        *,
+        batch_size: int,
+        workers: int = 0,
+        seed: int = 0,
+        pinned: bool = False,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
-        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.batch_size, self.seed = batch_size, seed
+        workers = min(workers, _cores())  # more would only be in each other's way
+        self.reading: dict[str, Any] = {
+            "collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned,
+        }  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Every training window once per epoch."""
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         lengths = [window.steps for window in self.train.windows]
         batches = LengthBatches(lengths, self.batch_size, self.seed, rank=rank, processes=processes)
-        workers = self.workers
-        return DataLoader(
-            self.train, batch_sampler=batches, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
-        )
+        return DataLoader(self.train, batch_sampler=batches, **self.reading)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """Every validation window once, in order; every process sees all of them."""
-        return evaluation_loader(self.val, self.batch_size, self.workers)
+        """Every validation window once, in order, the last batch as small as it is; every process sees all of them."""
+        return DataLoader(self.val, batch_size=self.batch_size, **self.reading)
 
 
-def evaluation_loader(dataset: WindowDataset, batch_size: int, workers: int = 0) -> DataLoader[Item]:
-    """Batches in the dataset's order; the last one may be smaller."""
-    return DataLoader(
-        dataset, batch_size=batch_size, collate_fn=collate, num_workers=workers, persistent_workers=workers > 0
-    )
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
