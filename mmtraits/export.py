@@ -141,7 +141,7 @@ def _fill(folder: Path, members: Sequence[TraitModel], facts: Facts) -> Exported
     members = [member.eval() for member in members]
     specs = _with_tokenizers(members[0].specs, folder)
     batches = list(graph.examples(members[0].specs, facts.windowing))
-    content = graph.to_onnx(members, batches[len(batches) // 3][:2])  # of middling length: no axis is 1
+    content = graph.to_onnx(members, facts.windowing)
     (folder / GRAPH).write_bytes(content)
     info = _info(members[0], specs, facts)
     (folder / "MODEL_CARD.md").write_text(card.render(info, facts.metrics), encoding="utf-8")

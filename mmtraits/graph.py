@@ -55,12 +55,14 @@ class Mean(nn.Module):
         return torch.stack(scores).mean(0)
 
 
-def to_onnx(members: Sequence[TraitModel], example: Sequence[Window]) -> bytes:
-    """One graph of all members with free batch and time axes; `example`: at least two windows, more than one step.
+def to_onnx(members: Sequence[TraitModel], windowing: Windowing) -> bytes:
+    """One graph of all members with free batch and time axes.
 
     Raises BundleError where compressed weights did not survive as they are stored.
     """
-    inputs = _tensors(example, members[0].streams)
+    specs, rng = members[0].specs, np.random.default_rng(0)
+    # Full windows: an axis that is 1 in the example, here or after strides, would be 1 for ever in the graph.
+    inputs = _tensors([_window(specs, set(specs), windowing, share, rng) for share in (1.0, 0.8)], tuple(specs))
     owners = _owners(members, inputs)
     mean = Mean(members, owners).eval()
     names = [name for stream in mean.streams for name in input_names(stream)]
@@ -174,28 +176,32 @@ def examples(specs: Mapping[str, InputSpec], windowing: Windowing) -> Iterator[l
     sets = [set(some) for n in range(len(specs), -1, -1) for some in itertools.combinations(specs, n)]
     for length in (0.0, 0.2, 1.0):
         for start in range(0, len(sets), 7):
-            batch = [_window(specs, some, windowing, length, rng) for some in sets[start : start + 7]]
-            yield batch
+            shares = length * rng.uniform(0.6, 1.0, 7)
+            some = zip(sets[start : start + 7], shares, strict=False)
+            yield [_window(specs, present, windowing, share, rng) for present, share in some]
 
 
 def _window(
-    specs: Mapping[str, InputSpec], present: set[str], windowing: Windowing, length: float, rng: np.random.Generator
+    specs: Mapping[str, InputSpec], present: set[str], windowing: Windowing, share: float, rng: np.random.Generator
 ) -> Window:
-    share = length * rng.uniform(0.6, 1.0)
     return {s: _raw(spec, share, windowing, rng) if s in present else spec.empty() for s, spec in specs.items()}
 
 
 def _raw(spec: InputSpec, share: float, windowing: Windowing, rng: np.random.Generator) -> Raw:
     """Plausible content for `share` of a full window; at least one step."""
     if isinstance(spec, FrameSpec):
-        steps = max(1, round(share * spec.frames))
+        steps = _steps(share, spec.frames)
         data: NDArray[Any] = rng.integers(0, 256, (steps, spec.height_px, spec.width_px, 3)).astype(np.uint8)
     elif isinstance(spec, WaveSpec):
-        steps = max(1, round(share * spec.sample_rate * (spec.max_s or windowing.length_s)))
+        steps = _steps(share, spec.sample_rate * (spec.max_s or windowing.length_s))
         data = (rng.uniform(0.01, 0.2) * rng.standard_normal(steps)).clip(-1, 1).astype(np.float32)
     elif isinstance(spec, TextSpec):
         ids, _ = Tokenizer(spec).encode(_SENTENCE * (spec.max_ids // 8 + 1))
-        data = ids[: max(1, round(share * len(ids)))]
+        data = ids[: _steps(share, len(ids))]
     else:
-        data = rng.standard_normal((max(1, round(share * 20)), spec.width)).astype(np.float32)
+        data = rng.standard_normal((_steps(share, 20), spec.width)).astype(np.float32)
     return Raw(data, np.ones(len(data), np.bool_))
+
+
+def _steps(share: float, most: float) -> int:
+    return max(1, round(share * max(2, most)))

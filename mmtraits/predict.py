@@ -210,6 +210,7 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[LoadedClip]:
     """In order, at most two jobs per worker ahead of the reader."""
     pending: deque[Future[LoadedClip]] = deque()
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        _check_starts(pool)
         try:
             for job in jobs:
                 pending.append(pool.submit(load_one, job))
@@ -219,6 +220,16 @@ def _pooled(jobs: Sequence[Job], workers: int) -> Iterator[LoadedClip]:
                 yield pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _check_starts(pool: ProcessPoolExecutor) -> None:
+    """A pool that cannot start at all is the calling script's fault and must not look like clips that crash."""
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        raise MMTraitsError(
+            "workers: a decoding process cannot start; a script needs `if __name__ == '__main__':`, or workers=0"
+        ) from None
 
 
 def _alone(job: Job) -> LoadedClip:

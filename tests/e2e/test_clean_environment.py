@@ -19,6 +19,15 @@ class Refuse:
             raise ImportError(f"{name} is not part of the plain install")
 sys.meta_path.insert(0, Refuse())
 """
+HELP = """
+import sys
+from mmtraits.cli import app
+sys.argv = ["mmtraits", "--help"]
+try:
+    app()
+except SystemExit as left:
+    assert not left.code
+"""
 
 
 def python(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -41,7 +50,7 @@ def seconds(code: str) -> float:
     "code",
     [
         "import mmtraits",
-        "import sys\nfrom mmtraits.cli import app\nsys.argv = ['mmtraits', '--help']\ntry: app()\nexcept SystemExit as left: assert not left.code",
+        HELP,
     ],
     ids=["import", "help"],
 )
@@ -49,7 +58,7 @@ def test_start_up_is_quick_and_torch_free(code):
     found = python(f"{NO_TORCH}\n{code}\nassert 'torch' not in sys.modules")
     assert found.returncode == 0, found.stderr
     spent = seconds(code)
-    print(f"{code.splitlines()[0]} ...: {spent:.3f} s CPU")
+    print(f"{spent:.3f} s CPU: {code}")
     assert spent < LIMIT_S
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 import os
+import subprocess
+import sys
 import wave
 from pathlib import Path
 
@@ -211,6 +213,14 @@ class TestFaults:
         jobs = [self.job(clip, bundle) for clip in (good, Clip(id="bad", audio=_Killer()), good, good)]
         loaded = list(predict.load_all(jobs, workers=2))
         assert [clip.reasons[0] for clip in loaded] == ["no_face", "decoder_crash", "no_face", "no_face"]
+
+    def test_a_script_without_main_guard_is_told(self, bundle, folder, tmp_path):
+        script = tmp_path / "script.py"
+        call = f"predict.run([{str(folder)!r}], {str(tmp_path / 'out')!r}, bundle={str(bundle)!r}, workers=1)"
+        script.write_text(f"from mmtraits import predict\n{call}\n")
+        found = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+        assert found.returncode == 1
+        assert "workers: a decoding process cannot start; a script needs `if __name__ == '__main__':`" in found.stderr
 
     def test_a_pass_that_fails_costs_its_own_clip_only(self, bundle, folder):
         predictor = Predictor(bundle)

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from small_models import SCHEMA, member, settings, torch_scores, transform, window
+
+from mmtraits import config, graph, metrics
+from mmtraits import export as exporting
+from mmtraits import run as runs
+from mmtraits.data import manifest as manifests
+from mmtraits.errors import BundleError, ConfigError
+from mmtraits.export import Facts, export, write_bundle
+from mmtraits.extract import Extraction
+from mmtraits.runtime import Predictor
+from mmtraits.schema import Clip, Windowing
+
+STREAMS = ("emotion",)  # the quickest to export
+
+
+def facts(**changes) -> Facts:
+    given = {"name": "small", "schema": SCHEMA, "windowing": Windowing(), "transforms": [transform()]}
+    return Facts(**given, **{"provenance": {}, "metrics": {}, **changes})
+
+
+@pytest.fixture(scope="module")
+def members():
+    return [member(settings(STREAMS, "mean_pool", "linear"), seed) for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def done(members, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "deep" / "bundle"
+    return write_bundle(members, facts(licence="MIT", provenance={"data": "no clips"}), folder)
+
+
+def test_a_bundle_scores_as_the_mean_of_its_members(members, done):
+    predictor = Predictor(done.folder)
+    rng = np.random.default_rng(0)
+    windows = [window(predictor.specs, STREAMS, share, rng) for share in (0.2, 1.0)]
+    np.testing.assert_allclose(predictor.score(windows), torch_scores(members, windows), atol=1e-5)
+    assert np.abs(torch_scores(members[:1], windows) - torch_scores(members, windows)).max() > 1e-3
+
+
+def test_what_a_bundle_holds(done):
+    assert sorted(path.name for path in done.folder.iterdir()) == ["MODEL_CARD.md", "bundle.json", "model.onnx"]
+    info = json.loads((done.folder / "bundle.json").read_text())
+    assert info["streams"]["emotion"]["inputs"] == ["emotion", "emotion_mask"]
+    assert sorted(info["files"]) == ["MODEL_CARD.md", "model.onnx"]
+    assert info["licence"] == "MIT"
+    assert {"mmtraits", "torch", "onnxruntime", "onnx", "python"} <= set(info["versions"])
+    card = (done.folder / "MODEL_CARD.md").read_text()
+    assert "no clips" in card and "MIT" in card
+    assert done.members == 2
+    assert done.parity <= 1e-5 and done.batch_effect <= 1e-6
+    assert not [path.name for path in done.folder.parent.iterdir() if path != done.folder]
+
+
+def test_the_graph_is_one_file_with_free_axes(done):
+    model = onnx.load(done.folder / "model.onnx", load_external_data=False)
+    assert not [tensor.name for tensor in model.graph.initializer if tensor.data_location]
+    for value in model.graph.input:
+        axes = value.type.tensor_type.shape.dim
+        assert axes[0].dim_param and axes[1].dim_param, value.name
+
+
+def test_an_existing_folder_is_left_alone(members, tmp_path):
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(ConfigError, match="--out .*: already exists; name a new folder"):
+        write_bundle(members, facts(), tmp_path)
+    assert (tmp_path / "mine").read_text() == "x"
+
+
+def test_no_members(tmp_path):
+    with pytest.raises(ConfigError, match="the run has no finished member"):
+        write_bundle([], facts(), tmp_path / "bundle")
+
+
+def test_members_that_read_different_input(members, tmp_path):
+    other = member(settings(("scene",), "mean_pool", "linear"))
+    with pytest.raises(ConfigError, match="the members read different input"):
+        write_bundle([*members, other], facts(), tmp_path / "bundle")
+
+
+def test_an_encoder_that_cannot_be_exported(tmp_path):
+    model = member(settings(STREAMS, "mean_pool", "linear"))
+    model.encoders["emotion"].exportable = False
+    with pytest.raises(ConfigError, match="'emotion' uses mmtraits.encoders.precomputed, which cannot be exported"):
+        write_bundle([model], facts(), tmp_path / "bundle")
+
+
+def test_a_graph_that_differs_is_refused_and_nothing_is_left(members, done, tmp_path, monkeypatch):
+    """The graph is that of other weights, as a faulty conversion would make it."""
+    changed = member(settings(STREAMS, "mean_pool", "linear"), 1)
+    with torch.no_grad():
+        changed.head.layer.bias += 0.01
+    monkeypatch.setattr(graph, "to_onnx", lambda *_: (done.folder / "model.onnx").read_bytes())
+    with pytest.raises(BundleError, match=r"onnxruntime's scores differ from torch's by \d.\de-0\d; allowed 1e-04"):
+        write_bundle([members[0], changed], facts(), tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_effect_is_refused(members, done):
+    class Leaky(Predictor):
+        def score(self, raws):
+            return super().score(raws) + np.float32(5e-5 * (len(raws) > 1))
+
+    batches = list(graph.examples(members[0].specs, Windowing()))
+    with pytest.raises(BundleError, match=r"scores differ by 5.0e-05 between a window alone and in a batch"):
+        graph.check(Leaky(done.folder), members, batches)
+
+
+def test_members_share_a_front_end_that_gives_the_same(members):
+    specs = members[0].specs
+    rng = np.random.default_rng(0)
+    inputs = graph._tensors([window(specs, STREAMS, 1.0, rng)] * 2, STREAMS)
+    assert graph._owners(members, inputs) == [{"emotion": 0}, {"emotion": 0}]
+    own = member(settings(STREAMS, "mean_pool", "linear"), 2)
+    own.encoders["emotion"].frontend = lambda raw: raw._replace(data=raw.data + 1)
+    assert graph._owners([members[0], own, own], inputs) == [{"emotion": 0}, {"emotion": 1}, {"emotion": 1}]
+
+
+def test_compressed_weights_that_were_unpacked_are_refused(members):
+    class Compressed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("levels", torch.zeros(1000, dtype=torch.int8))
+
+    model = member(settings(STREAMS, "mean_pool", "linear"))
+    model.encoders["emotion"].small = Compressed()
+    kept = onnx.numpy_helper.from_array(np.zeros(1000, np.int8), "levels")
+    unpacked = onnx.numpy_helper.from_array(np.zeros(1000, np.float32), "levels")
+    owners = [{"emotion": 0}]
+    holding = [onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [t])) for t in (kept, unpacked)]
+    graph._check_small_weights(holding[0], [model], owners)
+    with pytest.raises(BundleError, match="0 of 1000 bytes of compressed weights are left"):
+        graph._check_small_weights(holding[1], [model], owners)
+
+
+def test_examples_hold_every_set_of_streams():
+    specs = member(settings(("emotion", "voice"), "mean_pool", "linear")).specs
+    batches = list(graph.examples(specs, Windowing(length_s=1.0)))
+    assert len(batches) == 3
+    for batch in batches:
+        assert [{s for s, raw in one.items() if raw.mask.any()} for one in batch] == [
+            {"emotion", "voice"}, {"emotion"}, {"voice"}, set(),
+        ]  # fmt: skip
+    assert [len(batch[0]["voice"].mask) for batch in batches][0] == 1
+
+
+# ---------------------------------------------------------------------------------------------------- a run's facts
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two folds over forty clips with one stream, as train leaves it."""
+    root = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    labels = rng.uniform([0, 1, -2], [1, 7, 2], (40, 3))
+    features = {f"c{n}": rng.standard_normal(5).astype(np.float32) for n in range(40)}
+    np.savez(root / "emotion.npz", **features)
+    clips = tuple(Clip(id=i, person=i, features={"emotion": f"emotion.npz#{i}"}) for i in features)
+    manifests.write(
+        manifests.Manifest(path=root / "clips.csv", schema=SCHEMA, clips=clips, labels=labels, splits=(None,) * 40)
+    )
+    (root / "dataset.yaml").write_text("about: Forty clips.\nlicence: CC0\ncitations: [Nobody 2020]\n")
+    base = settings(STREAMS, "mean_pool", "linear").model_dump(mode="json")
+    base |= {"data": {"manifest": str(root / "clips.csv")}, "runs": {"over": "fold"}}
+    base |= {"protocol": {"split": "kfold", "folds": 2, "by": "person"}}
+    found = config.from_data(base)
+    manifest = manifests.read(root / "clips.csv")
+    plan = runs.plan(found, manifest)
+    runs.create(root / "run", found, manifest, plan, Extraction((), {}, ()))
+    for one in plan:
+        model = member(found, one.seed, how=one.transform)
+        runs.save_member(root / "run" / one.name, model)
+        test = one.rows["test"]
+        lines = [
+            {
+                "clip": clips[row].id,
+                "streams": "emotion",
+                **dict(zip(SCHEMA.trait_names, labels[row] + 0.1, strict=True)),
+            }
+            for row in test
+        ]
+        runs.write_csv(root / "run" / one.name / "predictions.csv", lines)
+        (root / "run" / one.name / "metrics.json").write_text("{}")
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def of_run(run):
+    return export(run, run.parent / "bundle")
+
+
+def test_a_run_is_exported_with_its_facts(run, of_run):
+    info = json.loads((of_run.folder / "bundle.json").read_text())
+    assert info["name"] == "small"
+    assert info["licence"] == "CC0"
+    assert info["provenance"]["members"] == ["fold0", "fold1"]
+    assert info["provenance"]["protocol"] == "Out of fold: 2 folds of 40 clips, no person in two of them."
+    assert len(info["transform"]) == 2
+    card = (of_run.folder / "MODEL_CARD.md").read_text()
+    assert "Forty clips." in card and "- Nobody 2020" in card
+    assert "| **mean** |" in card and "| training mean, mean |" in card
+
+
+def test_intervals_come_from_out_of_fold_residuals(of_run):
+    """Every residual is .1, so every half width is."""
+    predictor = Predictor(of_run.folder)
+    lower, upper = predictor.calibration.interval(np.array([[0.5, 4.0, 0.0]]), np.array([[True]]))
+    np.testing.assert_allclose(lower, [[0.4, 3.9, -0.1]], atol=1e-6)
+    np.testing.assert_allclose(upper, [[0.6, 4.1, 0.1]], atol=1e-6)
+
+
+def test_out_of_fold_scores_of_several_members_are_averaged(run, tmp_path):
+    manifest = manifests.read(run.parent / "clips.csv")
+    for name, value in (("a", "0.2"), ("b", "0.4")):
+        (tmp_path / name).mkdir()
+        header = ["clip", "streams", *SCHEMA.trait_names]
+        with (tmp_path / name / "predictions.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([header, ["c3", "emotion", value, "1", "1"]])
+    found = exporting.out_of_fold([tmp_path / "a", tmp_path / "b"], manifest)
+    assert list(found) == [frozenset({"emotion"})]
+    np.testing.assert_allclose(found[frozenset({"emotion"})][3], [0.3, 1, 1])
+
+
+def test_scores_of_a_clip_that_the_manifest_lacks(run, tmp_path):
+    manifest = manifests.read(run.parent / "clips.csv")
+    (tmp_path / "predictions.csv").write_text("clip,streams,warmth,drive,calm\nnobody,emotion,1,1,1\n")
+    with pytest.raises(ConfigError, match="clip 'nobody' is not in .*clips.csv"):
+        exporting.out_of_fold([tmp_path], manifest)
+
+
+def test_tables_use_all_that_a_clip_has(run):
+    manifest = manifests.read(run.parent / "clips.csv")
+    rows = {n: manifest.labels[n] for n in range(40)}
+    worse = {n: manifest.labels[n] * 0 for n in range(40)}
+    both = {n: rows[n] for n in range(10)}
+    scores = {frozenset({"a", "b"}): both, frozenset({"a"}): worse}
+    tables, floors = exporting._evaluation(scores, manifest, runs.read_run(run))
+    assert list(tables) == ["all clips", "clips with a", "clips with b"]
+    assert tables["clips with b"]["mean"]["mae"] == 0
+    assert tables["clips with b"]["traits"]["warmth"]["n"] == 10
+    assert tables["all clips"]["mean"]["mae"] > 0
+    assert floors["all clips"]["mean"]["ccc"] == pytest.approx(0, abs=0.2)
+    assert set(metrics.NAMES) <= set(tables["all clips"]["mean"])
+
+
+def test_no_run(tmp_path):
+    with pytest.raises(ConfigError, match="config.yaml: no such file"):
+        export(tmp_path, tmp_path / "bundle")
+
+
+def test_a_dataset_file_that_is_wrong(run, tmp_path):
+    (tmp_path / "dataset.yaml").write_text("about: x\nlicense: CC0\n")
+    with pytest.raises(ConfigError) as error:
+        export(run, tmp_path / "bundle", dataset=tmp_path / "dataset.yaml")
+    assert "dataset.yaml: license: unknown key; did you mean 'licence'?" in str(error.value)
+    assert "dataset.yaml: licence: missing" in str(error.value)
+    assert not (tmp_path / "bundle").exists()
