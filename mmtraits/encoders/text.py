@@ -15,7 +15,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from mmtraits.errors import ConfigError
-from mmtraits.layers import hidden
+from mmtraits.layers import Standardize, hidden, masked_mean, present
 from mmtraits.schema import TextSpec
 from mmtraits.tokens import Tokens
 from mmtraits.weights import PACKAGE, Frozen, Storage, located
@@ -26,6 +26,8 @@ class Config(BaseModel):
 
     `layers`: how many of the network's layers are run, null = all. Sentence encoders keep less of what a trait needs in
     their last layers than in the middle ones (checkpoints/README.md has the figures).
+    `pool: none` gives a token per token id; `mean` one for the window, with the logarithm of its length as a further
+    feature. The one learns more from many clips, the other overfits less on few.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,12 +35,13 @@ class Config(BaseModel):
     layers: int | None = Field(default=None, ge=1)
     max_ids: int = Field(default=256, ge=1)
     storage: Storage = "int8"
+    pool: Literal["none", "mean"] = "none"
     width: int = Field(default=128, ge=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class Encoder(nn.Module):
-    """Token ids (B, T) -> frozen contextual states (B, T, states) -> LayerNorm, dropout, linear (B, T, width).
+    """Token ids (B, T) -> frozen contextual states (B, T, states) -> normalised, projected (B, T or 1, width).
 
     The default is all-MiniLM-L6-v2 (Wang et al. 2020; Reimers & Gurevych 2019): 6 layers, 384 wide, 22 M parameters.
     """
@@ -54,20 +57,34 @@ class Encoder(nn.Module):
         self.pad_id = int(network.config.pad_token_id or 0)
         states = int(network.config.hidden_size)
         self.network = Frozen(network, config.storage)
-        self.project = nn.Sequential(nn.LayerNorm(states), nn.Dropout(config.dropout), nn.Linear(states, config.width))
+        self.project = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(states, config.width))
+        self.pool = config.pool
+        if self.pool == "mean":
+            self.standardize = Standardize(states + 1)
+            self.length = nn.Linear(1, config.width, bias=False)  # apart: dropout would hide it half of the time
+        else:
+            self.norm = nn.LayerNorm(states)
 
     def frontend(self, raw: Tokens) -> Tokens:
-        """Ids int64 (B, T) -> states (B, T, states); zeros under the mask."""
+        """Ids int64 (B, T) -> states (B, T, states), zeros under the mask; pooled (B, 1, states + 1), the length last."""
         ids = torch.where(raw.mask, raw.data, self.pad_id)
         states: Tensor = self.network(input_ids=ids, attention_mask=_visible(raw.mask).long()).last_hidden_state
-        return Tokens(hidden(Tokens(states, raw.mask)), raw.mask)
+        tokens = Tokens(hidden(Tokens(states, raw.mask)), raw.mask)
+        if self.pool == "none":
+            return tokens
+        length = torch.log1p(raw.mask.sum(1, keepdim=True).to(states.dtype))
+        return Tokens(torch.cat([masked_mean(tokens), length], 1).unsqueeze(1), present(raw).unsqueeze(1))
 
     def adapt(self, tokens: Tokens) -> Tokens:
-        """States (B, T, states) -> tokens (B, T, width)."""
-        return Tokens(self.project(hidden(tokens)), tokens.mask)
+        """What `frontend` gives -> tokens (B, T or 1, width)."""
+        data = hidden(tokens)
+        if self.pool == "none":
+            return Tokens(self.project(self.norm(data)), tokens.mask)
+        data = self.standardize(data)
+        return Tokens(self.project(data[..., :-1]) + self.length(data[..., -1:]), tokens.mask)
 
     def forward(self, raw: Tokens) -> Tokens:
-        """Ids int64 (B, T) -> tokens (B, T, width)."""
+        """Ids int64 (B, T) -> tokens (B, T or 1, width)."""
         return self.adapt(self.frontend(raw))
 
 
