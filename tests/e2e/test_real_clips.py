@@ -32,12 +32,13 @@ EDGE = {
     "testsrc2_vp9.webm": ("failed", NOTHING),
     "unordered.mov": ("failed", NOTHING),
 }
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 GRID = (
     {"b": "bin", "l": "lay", "p": "place", "s": "set"},
     {"b": "blue", "g": "green", "r": "red", "w": "white"},
     {"a": "at", "b": "by", "i": "in", "w": "with"},
     {},
-    {"z": "zero", **{str(n): word for n, word in enumerate("one two three four five six seven eight nine".split(), 1)}},
+    {"z": "zero", **{str(n): word for n, word in enumerate(DIGITS)}},
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )
 
