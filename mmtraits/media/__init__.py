@@ -1,1 +1,1 @@
-"""media."""
+"""Files -> raw arrays with times. NumPy, PyAV and OpenCV; no torch. `load.load` is the one entry."""

@@ -242,6 +242,19 @@ def test_quieter_than_the_limit_is_no_sound(tmp_path: Path, level: float, heard:
     assert loaded.details["loudness_dbfs"] == pytest.approx(level, abs=0.5)
 
 
+def test_the_limit_is_that_of_the_whole_clip(tmp_path: Path) -> None:
+    """One window is above it, but over all eight the clip is below."""
+    samples = np.zeros(16 * 16000, np.float32)
+    samples[:16000] = clock.wave(0, 1, 16000) * 10 ** (-31 / 20)
+    write_video(tmp_path / "a.mp4", [clock.picture(k) for k in range(32)], 2, samples, 16000)
+    windowing = Windowing(length_s=2, hop_s=2)
+    whole = load(Clip(id="a", video=tmp_path / "a.mp4"), {"voice": VOICE}, windowing)
+    assert whole.details["loudness_dbfs"] == pytest.approx(-58, abs=0.5)
+    assert whole.reasons == ("no_sound",)
+    part = load(Clip(id="a", video=tmp_path / "a.mp4", end_s=2.0), {"voice": VOICE}, windowing)
+    assert part.reasons == ()
+
+
 def test_a_silent_window_of_a_loud_clip_has_no_sound(tmp_path: Path) -> None:
     path = clock.write(tmp_path / "a.mkv", seconds=4, sound_span_s=(2.5, 4.0))
     loaded = load(Clip(id="a", video=path), {"voice": VOICE, "scene": SCENE}, Windowing(length_s=2, hop_s=2))

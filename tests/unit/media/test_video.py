@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import clock
@@ -199,6 +200,29 @@ def test_a_truncated_clip_keeps_what_was_decoded(tmp_path: Path) -> None:
     assert health.video_end_s == pytest.approx(8 * health.decoded_fraction, abs=0.05)
     assert 6 < len(found) < 26
     assert all(number == int(times[k] * 25) for k, number in found.items() if times[k] < health.video_end_s - 0.04)
+
+
+class FailingDisk:
+    """A container whose file cannot be read on after some packets."""
+
+    def __init__(self, container: Any, packets: int) -> None:
+        self.container, self.packets = container, packets
+
+    def demux(self, streams: Sequence[Any]) -> Iterator[Any]:
+        for count, packet in enumerate(self.container.demux(streams)):
+            if count == self.packets:
+                raise OSError(5, "Input/output error")
+            yield packet
+
+
+def test_frames_still_in_the_decoder_are_kept_when_reading_fails(tmp_path: Path) -> None:
+    path = clock.write(tmp_path / "a.mp4", seconds=4, sound_span_s=None)
+    health = Health()
+    with opened(path) as media:
+        frames = list(module._frames(FailingDisk(media.container, 40), [media.container.streams.video[0]], health))
+    assert [frame.pts for frame in frames] == sorted(frame.pts for frame in frames)
+    assert len(frames) == 40
+    assert health.reasons == {"truncated"}
 
 
 def test_damaged_packets_are_counted_and_passed_over(tmp_path: Path) -> None:
