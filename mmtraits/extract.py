@@ -14,6 +14,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from itertools import chain
@@ -32,7 +33,7 @@ from mmtraits.data.dataset import Held, Window
 from mmtraits.data.features import read_features
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.store import Store
-from mmtraits.errors import ManifestError, joined
+from mmtraits.errors import ManifestError, MMTraitsError, joined
 from mmtraits.media.cache import file_digest
 from mmtraits.media.load import LoadedClip, load
 from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, VectorSpec, WaveSpec, Windowing, join_reasons
@@ -43,7 +44,6 @@ Progress = Callable[[int, int], None]
 Times = Sequence[tuple[float, float]]
 CHUNK_WINDOWS, CHUNK_BYTES = 2048, 256 << 20  # what is decoded before front-ends run: sorting by length needs many
 BATCH_WINDOWS, BATCH_ELEMENTS = 64, 1 << 22
-PASSING = frozenset({"decoder_crash", "timeout", "out_of_memory"})  # another run may fare better: not stored
 ADAPT_ONLY = {"width", "dropout"}  # options that shape what follows the front-end, in every encoder
 
 
@@ -69,7 +69,6 @@ class _Job:
     device: torch.device
     store: Store
     keys: dict[tuple[int, str], str] = field(default_factory=dict)  # (row, stream) that media must give
-    unsettled: dict[str, tuple[Times, Sequence[Raw]]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -108,7 +107,7 @@ def extract(
 
 def _name_entries(job: _Job, rows: Sequence[int], given: Mapping[tuple[int, str], Raw]) -> None:
     digests = _Digests(job.config.data.cache / "digests.json")
-    prints = {s: _fingerprint(job.config.streams[s], encoder) for s, encoder in job.encoders.items()}
+    prints = {s: fingerprint(job.config.streams[s], encoder) for s, encoder in job.encoders.items()}
     cut = json.dumps([asdict(job.windowing), job.config.data.backend, _media_code()])
     for row in rows:
         clip = job.manifest.clips[row]
@@ -164,7 +163,7 @@ class _Digests:
             partial_file.replace(self.path)
 
 
-def _fingerprint(part: Part, encoder: torch.nn.Module) -> str:
+def fingerprint(part: Part, encoder: torch.nn.Module) -> str:
     """What decides a front-end's output: options, code, and every tensor that training does not change."""
     options = parts.options("encoders", part).model_dump(mode="json", exclude=ADAPT_ONLY)
     source = Path(parts.module("encoders", part.use).__file__ or "")
@@ -217,9 +216,21 @@ def _load_all(job: _Job, missing: Mapping[int, Sequence[str]]) -> Iterator[tuple
         for row, call in calls:
             waiting.append((row, pool.submit(run, *call)))
             if len(waiting) >= 4 * workers:  # bounds what lies decoded in memory
-                first, future = waiting.popleft()
-                yield first, future.result()
-        yield from ((row, future.result()) for row, future in waiting)
+                yield _received(job, waiting)
+        while waiting:
+            yield _received(job, waiting)
+
+
+def _received(job: _Job, waiting: deque[tuple[int, Future[LoadedClip]]]) -> tuple[int, LoadedClip]:
+    """The first of the clips in work. Raises MMTraitsError where a decoder has taken its process down."""
+    row, future = waiting[0]
+    try:
+        loaded = future.result()
+    except BrokenProcessPool:
+        names = ", ".join(job.manifest.clips[row].id for row, _ in waiting)
+        raise MMTraitsError(f"extract: a worker died over one of the clips {names}; take the broken file out") from None
+    waiting.popleft()
+    return row, loaded
 
 
 def _chunks(clips: Iterable[tuple[int, LoadedClip]]) -> Iterator[list[tuple[int, LoadedClip]]]:
@@ -245,12 +256,7 @@ def _process(
         outputs = iter(run_frontend(encoder, raws, blanks[stream], job.device))
         for row, clip in clips:
             times = [(window.start_s, window.end_s) for window in clip.windows]
-            entry = [next(outputs) for _ in times]
-            key = job.keys[row, stream]
-            if PASSING.isdisjoint(clip.reasons):
-                job.store.add(key, times, entry)
-            else:
-                job.unsettled[key] = (times, entry)
+            job.store.add(job.keys[row, stream], times, [next(outputs) for _ in times])
     for row, clip in chunk:
         if clip.reasons:
             clip_id = job.manifest.clips[row].id
@@ -348,7 +354,9 @@ def _windows(job: _Job, row: int, given: Mapping[tuple[int, str], Raw], blanks: 
     streams: dict[str, Sequence[Any]] = {}
     for stream in job.encoders:
         if (key := job.keys.get((row, stream))) is not None:
-            times, streams[stream] = _entry(job, key)
+            entry = job.store.get(key)
+            assert entry is not None, "every entry was filled"
+            times, streams[stream] = entry.times, entry.windows
     columns = {s: streams.get(s) or [Held(given.get((row, s), blanks[s]))] * len(times) for s in job.encoders}
     kept = [n for n in range(len(times)) if any(columns[s][n].present for s in columns)]
     seconds = time_covered([times[n] for n in kept]).tolist() if kept else []
@@ -356,15 +364,6 @@ def _windows(job: _Job, row: int, given: Mapping[tuple[int, str], Raw], blanks: 
         Window(row, s, {stream: column[n] for stream, column in columns.items()})
         for n, s in zip(kept, seconds, strict=True)
     ]
-
-
-def _entry(job: _Job, key: str) -> tuple[Times, Sequence[Any]]:
-    if key in job.unsettled:
-        times, raws = job.unsettled[key]
-        return times, [Held(raw) for raw in raws]
-    entry = job.store.get(key)
-    assert entry is not None, "every entry was filled"
-    return entry.times, entry.windows
 
 
 def time_covered(windows: Times) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from mmtraits.data.dataset import Held
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.store import Stored
 from mmtraits.errors import ManifestError
-from mmtraits.extract import extract, run_frontend, time_covered
+from mmtraits.extract import extract, fingerprint, run_frontend, time_covered
 from mmtraits.schema import Clip, Raw
 
 RATE = 8000
@@ -98,6 +98,22 @@ def test_another_cut_option_or_front_end_is_computed_anew(tmp_path, manifest, ch
     before = packs(tmp_path)
     extract(settings(tmp_path, **changes), manifest)
     assert packs(tmp_path) > before
+
+
+def test_a_front_end_is_known_by_its_code_and_by_what_training_does_not_change(tmp_path, monkeypatch) -> None:
+    part = Part(use="precomputed", size=2)
+    encoder = parts.encoder(part)
+    before = fingerprint(part, encoder)
+    torch.nn.init.ones_(encoder.project[1].weight)
+    assert fingerprint(part, encoder) == before
+    module = parts.module("encoders", "precomputed")
+    edited = tmp_path / "precomputed.py"
+    edited.write_bytes(Path(module.__file__).read_bytes() + b"# another line")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "__file__", str(edited))
+        assert fingerprint(part, encoder) != before
+    encoder.standardize.mean += 1
+    assert fingerprint(part, encoder) != before
 
 
 def test_options_of_the_trained_part_change_nothing(tmp_path, manifest) -> None:

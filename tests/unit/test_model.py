@@ -38,6 +38,20 @@ def test_an_untrained_model_starts_at_the_mean_of_the_training_labels(model) -> 
     torch.testing.assert_close(model.scores(features()), torch.tensor([[3.0, 0.2]]).expand(3, 2))
 
 
+def test_the_head_speaks_in_units_of_the_labels_spread(model) -> None:
+    labels = torch.tensor([[2.0, 0.1], [4.0, 0.3]])
+    model.fit_output(model.to_target(labels), torch.isfinite(labels))
+    for parameter in model.head.parameters():
+        nn.init.zeros_(parameter)
+    nn.init.ones_(model.head.layers[-1].bias)
+    torch.testing.assert_close(model.scores(features(batch=1)), torch.tensor([[4.0, 0.3]]))
+
+
+def test_front_ends_are_run_without_gradients(model) -> None:
+    model.encoders["a"].frontend = lambda raw: Tokens(model.encoders["a"].project[1].weight * raw.data.sum(), raw.mask)
+    assert not model.frontend(features())["a"].data.requires_grad
+
+
 def test_a_trait_without_training_labels_keeps_the_middle_of_its_scale(model) -> None:
     model.fit_output(torch.zeros(3, 2), torch.tensor([[True, False]] * 3))
     assert (model.centre[1], model.spread[1]) == (0, 1)

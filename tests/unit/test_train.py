@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from planted import config, plant
+from safetensors.numpy import load_file
 
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
@@ -187,6 +188,25 @@ def test_the_schedule_warms_up_and_falls_to_nothing(corpus, tmp_path) -> None:
     assert rates[0] == pytest.approx(1e-3, rel=0.1)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 1e-5
+
+
+def test_inputs_are_standardised_on_the_training_rows(trained, corpus) -> None:
+    rows = json.loads((trained / "run.json").read_text())["members"]["single"]["splits"]["train"]
+    with np.load(corpus / "a.npz") as file:
+        seen = file["features"][[int(clip[1:]) for clip in rows if int(clip[1:]) % 5]]
+    state = load_file(trained / "single" / "best.safetensors")
+    np.testing.assert_allclose(state["encoders.a.standardize.mean"], seen.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(state["encoders.a.standardize.std"], seen.std(0), rtol=1e-5)
+
+
+def test_only_matrices_decay(trained) -> None:
+    checkpoint = torch.load(trained / "single" / "last.ckpt", weights_only=True)
+    decayed, free = checkpoint["optimizer_states"][0]["param_groups"]
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.05, 0.0)
+    shapes = [state["exp_avg"].ndim for _, state in sorted(checkpoint["optimizer_states"][0]["state"].items())]
+    assert min(shapes[: len(decayed["params"])]) == 2
+    assert max(shapes[len(decayed["params"]) :]) == 1
+    assert len(free["params"]) > 5
 
 
 def test_averaged_weights_are_what_is_validated_and_kept(corpus, tmp_path) -> None:
