@@ -232,19 +232,19 @@ def _summary(outcome: Outcome) -> None:
 
 
 def _show(outcome: Outcome) -> None:
-    """Print a table of scores with their intervals."""
+    """Print a table of scores with their intervals, narrow enough for a terminal of 80 columns."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     traits = [name.removesuffix("_lower") for name in outcome.records[0] if name.endswith("_lower")]
-    table = Table(
-        title="Apparent personality: score [interval]", caption="Research use; not for decisions about people."
-    )
-    table.add_column("clip")
-    for name in ("status", *traits):
-        table.add_column(name.replace("_", " "))
+    table = Table(title="Apparent personality", caption="Research use; not for decisions about people.", padding=0)
+    table.add_column("clip\nstatus", no_wrap=True)
+    for trait in traits:
+        table.add_column(trait.replace("_", " "), overflow="fold", justify="center")
     for row in outcome.records:
-        table.add_row(str(row["clip"]), row["status"], *(_shown(row, trait) for trait in traits))
+        clip = f"{escape(str(row['clip']))}\n{row['status']}"
+        table.add_row(clip, *(_shown(row, trait) for trait in traits), end_section=True)
     Console().print(table)
 
 
@@ -252,4 +252,4 @@ def _shown(row: dict[str, Any], trait: str) -> str:
     score, lower, upper = (row[trait + suffix] for suffix in ("", "_lower", "_upper"))
     if score is None:
         return "-"
-    return f"{score:.2f}" if lower is None else f"{score:.2f} [{lower:.2f}, {upper:.2f}]".replace("[", r"\[")
+    return f"{score:.2f}" if lower is None else f"{score:.2f}\n{lower:.2f}–{upper:.2f}"

@@ -116,6 +116,6 @@ def test_only_what_works_is_listed():
 
 def test_shown_scores():
     row = {"x": 0.5, "x_lower": 0.25, "x_upper": 0.75, "y": None, "y_lower": None, "y_upper": None}
-    assert cli._shown(row, "x") == r"0.50 \[0.25, 0.75]"
+    assert cli._shown(row, "x") == "0.50\n0.25–0.75"
     assert cli._shown(row, "y") == "-"
     assert cli._shown(row | {"x_lower": None}, "x") == "0.50"
