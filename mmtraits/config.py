@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -186,10 +186,12 @@ def describe(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     return f"found {error['input']!r}; {message[0].lower()}{message[1:]}"
 
 
-def _located(found: Sequence[tuple[Path_, str]], origins: Mapping[Path_, str], where: str) -> Iterator[str]:
+def _located(found: Iterable[tuple[Path_, str]], origins: Mapping[Path_, str], where: str) -> list[str]:
+    lines = []
     for keys, message in found:
         nearest = next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), where)
-        yield f"{nearest}: {'.'.join(keys)}: {message}" if keys else f"{nearest}: {message}"
+        lines.append(f"{nearest}: {'.'.join(keys)}: {message}" if keys else f"{nearest}: {message}")
+    return lines
 
 
 def _field_names(model: type[BaseModel], loc: Sequence[Any]) -> list[str]:
@@ -266,9 +268,9 @@ def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
-        mappings = isinstance(value, dict) and isinstance(below, dict)
-        same_part = mappings and value.get("use", below.get("use")) == below.get("use")
-        merged[key] = _merge(below, value) if same_part else value
+        if isinstance(value, dict) and isinstance(below, dict) and value.get("use") in (None, below.get("use")):
+            value = _merge(below, value)
+        merged[key] = value
     return merged
 
 

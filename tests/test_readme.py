@@ -1,4 +1,4 @@
-"""Every block of the README runs: in order, in one folder, as a reader would. The two commands marked `ci` run in .ci/run."""
+"""Every block of the README runs, in order, in one folder, as a reader would. Those marked `ci` are run by .ci/run."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Encoder(nn.Module):
             self.norm = nn.LayerNorm(states)
 
     def frontend(self, raw: Tokens) -> Tokens:
-        """Ids int64 (B, T) -> states (B, T, states), zeros under the mask; or their mean and length (B, 1, states + 1)."""
+        """Ids int64 (B, T) -> states (B, T, states), 0 under the mask; or their mean and length (B, 1, states + 1)."""
         ids = torch.where(raw.mask, raw.data, self.pad_id)
         states: Tensor = self.network(input_ids=ids, attention_mask=_visible(raw.mask).long()).last_hidden_state
         tokens = Tokens(hidden(Tokens(states, raw.mask)), raw.mask)
