@@ -25,13 +25,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mmtraits import __version__, calibrate, card, config, graph, metrics
+from mmtraits import __version__, calibrate, card, config, graph
 from mmtraits import run as runs
 from mmtraits.calibrate import Calibration
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, joined
+from mmtraits.evaluate import evaluate
 from mmtraits.media.text import tokenizer_file
 from mmtraits.model import TraitModel
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
@@ -94,7 +95,7 @@ def export(
     folders = runs.members_of(run)
     labelled = manifests.read(manifest or settings.data.manifest)
     scores = out_of_fold(folders, labelled)
-    tables, floors = _evaluation(scores, labelled, about)
+    tables, floors = _tables(run, labelled) if scores else ({}, {})
     data = _dataset(dataset, labelled)
     members = [runs.load_member(folder) for folder in folders]
     facts = Facts(
@@ -247,36 +248,15 @@ def _calibration(scores: OutOfFold, manifest: Manifest, members: Sequence[TraitM
     return calibrate.fit(members[0].streams, residuals, low=low, high=high)
 
 
-def _evaluation(
-    scores: OutOfFold, manifest: Manifest, about: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tables of the card: over all clips and over the clips that have a stream, each with all that the clip has."""
-    whole: dict[int, NDArray[np.float64]] = {}
-    having: dict[int, Present] = {}
-    for present in sorted(scores, key=len):  # the largest set of a clip comes last and stays
-        for row, mean in scores[present].items():
-            whole[row], having[row] = mean, present
-    floor = _training_means(manifest, about)
-    groups = {"all clips": list(whole)}
-    for stream in sorted(set().union(*having.values())):
-        groups[f"clips with {stream}"] = [row for row in whole if stream in having[row]]
-    tables, floors = {}, {}
-    for name, rows in groups.items() if whole else ():
-        labels, ids = manifest.labels[rows], [manifest.clips[row].id for row in rows]
-        tables[name] = metrics.table(labels, np.array([whole[row] for row in rows]), ids, manifest.schema)
-        floors[name] = metrics.table(labels, np.array([floor[row] for row in rows]), ids, manifest.schema)
-    return tables, floors
-
-
-def _training_means(manifest: Manifest, about: Mapping[str, Any]) -> dict[int, NDArray[np.float64]]:
-    """For every test row the mean label of the training rows of a member that tested it."""
-    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
-    means: dict[int, NDArray[np.float64]] = {}
-    for member in about["members"].values():
-        train = [row_of[clip] for clip in member["splits"]["train"] if clip in row_of]
-        mean = np.nanmean(manifest.labels[train], axis=0)
-        means |= {row_of[clip]: mean for clip in member["splits"]["test"] if clip in row_of}
-    return means
+def _tables(run: Path, manifest: Manifest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Tables of the card, of the members and of the training mean, by group of rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        groups = evaluate(run, manifest, out=folder).groups
+    names = {
+        name: f"{name.capitalize()}: {group.clips} clips of {group.persons} persons" for name, group in groups.items()
+    }
+    tables = {names[name]: group.model for name, group in groups.items()}
+    return tables, {names[name]: group.training_mean for name, group in groups.items()}
 
 
 def _protocol(settings: RunConfig, manifest: Manifest) -> str:

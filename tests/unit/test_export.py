@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import SCHEMA, member, settings, torch_scores, transform, window
 
-from mmtraits import config, graph, metrics
+from mmtraits import config, graph
 from mmtraits import export as exporting
 from mmtraits import run as runs
 from mmtraits.data import manifest as manifests
@@ -236,19 +236,13 @@ def test_scores_of_a_clip_that_the_manifest_lacks(run, tmp_path):
         exporting.out_of_fold([tmp_path], manifest)
 
 
-def test_tables_use_all_that_a_clip_has(run):
-    manifest = manifests.read(run.parent / "clips.csv")
-    rows = {n: manifest.labels[n] for n in range(40)}
-    worse = {n: manifest.labels[n] * 0 for n in range(40)}
-    both = {n: rows[n] for n in range(10)}
-    scores = {frozenset({"a", "b"}): both, frozenset({"a"}): worse}
-    tables, floors = exporting._evaluation(scores, manifest, runs.read_run(run))
-    assert list(tables) == ["all clips", "clips with a", "clips with b"]
-    assert tables["clips with b"]["mean"]["mae"] == 0
-    assert tables["clips with b"]["traits"]["warmth"]["n"] == 10
-    assert tables["all clips"]["mean"]["mae"] > 0
-    assert floors["all clips"]["mean"]["ccc"] == pytest.approx(0, abs=0.2)
-    assert set(metrics.NAMES) <= set(tables["all clips"]["mean"])
+def test_tables_stand_beside_the_training_mean(run):
+    tables, floors = exporting._tables(run, manifests.read(run.parent / "clips.csv"))
+    assert list(tables) == list(floors) == ["All: 40 clips of 40 persons"]
+    (found,), (floor,) = tables.values(), floors.values()
+    assert found["traits"]["warmth"]["mae"] == pytest.approx(0.1, abs=1e-6)
+    assert floor["mean"]["ccc"] == pytest.approx(0, abs=0.2)
+    assert not (run / "evaluation.json").exists()
 
 
 def test_no_run(tmp_path):

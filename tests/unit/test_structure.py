@@ -49,8 +49,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     },
     "graph": {"errors", "media", "model", "runtime", "schema", "tokens"},
     "export": {
-        "config", "errors", "schema", "data", "media", "model", "run", "graph", "calibrate", "runtime", "card",
-        "metrics",
+        "config", "errors", "schema", "data", "media", "model", "run", "graph", "evaluate", "calibrate", "runtime",
+        "card",
     },
     "cli": EVERYTHING,
 }  # fmt: skip
