@@ -59,8 +59,8 @@ class Fusion(nn.Module):
         self.width = config.width
         self.anchor = config.anchor
         self.others = tuple(stream for stream in streams if stream != config.anchor)
-        self.summary = nn.Parameter(torch.randn(1, 1, config.width) * 0.02)
-        self.kinds = nn.Parameter(torch.randn(len(streams), config.width) * 0.02)  # the anchor's first
+        self.summary = nn.Parameter(torch.randn(1, 1, config.width))
+        self.kinds = nn.Parameter(torch.randn(len(streams), config.width))  # the anchor's first
         self.length = nn.Linear(1, config.width, bias=False) if config.length else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
