@@ -162,8 +162,11 @@ def evaluate(
 ) -> None:
     """Metrics over a whole split, beside what the training mean would have scored."""
     from mmtraits.config import load
+    from mmtraits.errors import ConfigError
     from mmtraits.evaluate import evaluate as run
 
+    if manifest is None and not (source / "config.yaml").is_file():
+        raise ConfigError(f"{source}: no run, whose config names a manifest; name one with --manifest")
     result = run(
         source, manifest or load(source / "config.yaml").data.manifest, split.value, out=out, device=device.value
     )

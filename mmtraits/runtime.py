@@ -300,6 +300,7 @@ def _judge(values: NDArray[np.float32], present: NDArray[np.bool_], found: Seque
     """Status and reason of one row."""
     if not present.any():
         return "failed", join_reasons(found) or "no_modality"
+    found = [reason for reason in found if reason != "no_modality"]  # vectors were given for a clip without media
     if not np.isfinite(values).all():
         return "failed", join_reasons([*found, "non_finite"])
     return ("ok" if present.all() and not found else "degraded"), join_reasons(found)

@@ -70,11 +70,18 @@ def test_nothing_to_score_exits_with_1(monkeypatch, capsys, bundle, tmp_path):
             "none/bundle.json: no such file; expected a folder written by `mmtraits export`",
         ),
         (["predict", "--manifest", "none.csv"], "none.csv: no such file"),
+        (["train"], "expected either a config or --resume RUN"),
+        (["train", "none.yaml"], "none.yaml: no such file; give the path of a .yaml config"),
+        (["train", "--resume", "none"], "none/config.yaml: no such file"),
+        (["extract", "none.yaml"], "none.yaml: no such file"),
+        (["evaluate", "none"], "none: no run, whose config names a manifest; name one with --manifest"),
+        (["evaluate", "none", "--manifest", "none.csv"], "none.csv: no such file"),
+        (["export", "none", "--out", "bundle"], "none/config.yaml: no such file"),
     ],
 )
 def test_an_error_is_one_message_and_exit_2(monkeypatch, capsys, bundle, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
-    if "--model" not in arguments:
+    if "--model" not in arguments and arguments[0] == "predict":
         arguments = [*arguments, "--model", str(bundle)]
     code, out, err = run(monkeypatch, capsys, *arguments)
     assert code == 2

@@ -91,6 +91,11 @@ def test_nothing_present_fails_without_a_number(predictor, found, said):
     assert (scores.status, scores.reasons) == (("failed",), (said,))
 
 
+def test_vectors_given_for_a_clip_without_media_are_a_modality(predictor):
+    scores = one(predictor, clip(window(face=frames(51)), reasons=("no_modality", "no_sound")))
+    assert (scores.status, scores.reasons) == (("degraded",), ("no_sound",))
+
+
 def test_a_score_that_is_no_number_fails_alone(predictor):
     bad = clip(window(voice=wave(np.nan)))
     good = clip(window(voice=wave(0.5)))
