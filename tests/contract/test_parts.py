@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,17 @@ def test_encoder_trains_all_that_is_not_frozen(encoder):
         loss = sum((tokens * torch.randn_like(tokens)).sum() for tokens in real(out))
         assert_gradients(encoder, loss)
     encoder.eval()
+
+
+def test_training_statistics_see_no_padding(encoder):
+    """Batch normalisation would count absent clips and padded steps."""
+    batch = masked(encoder.spec, [5, 2])
+    more = masked(encoder.spec, [5, 2, 0])
+    more.data[:2] = batch.data
+    one, other = copy.deepcopy(encoder).train(), copy.deepcopy(encoder).train()
+    one(batch), other(spoiled(more, extra=3))
+    for (name, tensor), moved in zip(one.named_buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(tensor, moved, atol=EXACT, rtol=EXACT, msg=f"{name} depends on padding")
 
 
 def test_frozen_parts_stay_in_eval_mode(encoder):

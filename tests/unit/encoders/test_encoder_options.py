@@ -24,7 +24,7 @@ SMALL = {"backbone": "test_resnet", "size_px": 32, "frames": 4, "width": 8}
         (tv_video.Config, {"backbone": "r3d"}, r"found 'r3d'; torchvision has .*r3d_18"),
         (tv_video.Config, {"frames": 7, "tokens": 2}, "frames: found 7, not divisible into 2 tokens"),
         (tv_video.Config, {"backbone": "s3d"}, "s3d: found 16 frames a token of 112 px; .* at least 16 of 224 px"),
-        (tv_video.Config, {"backbone": "mvit_v2_s", "size_px": 112}, "found 16 frames .* of 112 px; .*exactly 16 of 224"),
+        (tv_video.Config, {"backbone": "mvit_v2_s", "size_px": 112}, "16 frames .* 112 px; .* exactly 16 of 224"),
         (tv_video.Config, {"freeze": True}, "freeze: found true without pretrained weights"),
         (tv_video.Config, {"storage": "float16"}, "storage: found 'float16' for weights that are trained"),
         (face.Config, {"width": 7}, "multiple of 2"),
