@@ -49,6 +49,7 @@ STREAMS_OF_TRAIT = {  # the modality of the streams that carry each trait
 }
 
 SAMPLE_RATE = 22050
+_X264 = {"preset": "veryfast", "rc-lookahead": "0"}  # with its look-ahead, x264 writes other bytes from run to run
 _CLIPS_PER_PERSON = 6
 _PLEASANT = ["happy", "lovely", "sunny", "kind", "cheerful", "bright", "gentle", "friendly", "joyful", "delightful"]
 _UNPLEASANT = ["awful", "gloomy", "nasty", "bitter", "dreadful", "angry", "miserable", "rotten", "hateful", "horrible"]
@@ -212,7 +213,7 @@ def _write_media(task: _Task, *, face: bool = True, sound: bool = True) -> None:
     poses = _poses(task, spoken, rng) if face else _nobody(task)
     frames = (puppet.draw(pose) for pose in poses)
     path, heard = task.stem.with_suffix(".mp4"), wave if sound else None
-    write_video(path, frames, task.fps, heard, SAMPLE_RATE, options={"preset": "veryfast"})
+    write_video(path, frames, task.fps, heard, SAMPLE_RATE, options=_X264)
 
 
 @lru_cache(maxsize=1)  # the clips of one person follow each other
@@ -237,7 +238,7 @@ def _poses(task: _Task, spoken: NDArray[np.float64], rng: np.random.Generator) -
     eyes_px = height_px * rng.uniform(0.145, 0.19)
     drift = np.sin(2 * np.pi * (rng.uniform(0.1, 0.4, (4, 1)) * time_s + rng.random((4, 1))))
     middle = np.array([width_px * rng.uniform(0.42, 0.58), height_px * rng.uniform(0.41, 0.47)])
-    mouth = task.cues.face * (0.3 + 0.7 * loudness(spoken, time_s))
+    mouth = task.cues.face * (0.5 + 0.5 * loudness(spoken, time_s))
     brows = task.cues.face * (0.7 + 0.3 * drift[3])
     blinks = rng.random(len(time_s)) < 0.25 / task.fps
     for i in range(len(time_s)):

@@ -38,14 +38,14 @@ class Look:
         """A new person."""
         tone = rng.uniform(0, 1)
         skin = (1 - tone) * np.array([236.0, 194, 170]) + tone * np.array([122.0, 82, 60])
-        hairs = np.array([[42.0, 32, 28], [96, 64, 40], [150, 112, 66], [72, 70, 72], [110, 52, 30]])
+        hairs = np.array([[42.0, 32, 28], [96, 64, 40], [118, 84, 48], [58, 56, 58], [110, 52, 30]])
         irises = np.array([[70.0, 48, 34], [64, 92, 120], [74, 96, 60]])
         return cls(
             skin=skin + rng.normal(0, 3, 3),
             hair=hairs[rng.integers(len(hairs))] * rng.uniform(0.7, 1.1),
             iris=irises[rng.integers(len(irises))],
             shirt=rng.uniform(30, 220, 3),
-            wall=rng.uniform(90, 215, 3),
+            wall=rng.uniform(90, 215) + rng.uniform(-15, 15, 3),
             width=rng.uniform(1.02, 1.16),
             chin=rng.uniform(1.66, 1.84),
             hair_length=rng.uniform(0.3, 2.4),
@@ -196,7 +196,7 @@ class Puppet:
 
     def _draw_mouth(self, board: Image, open_: float) -> None:
         lip = self._look.skin * np.array([0.8, 0.52, 0.52])
-        half, gap = 0.42 - 0.05 * open_, 0.26 * open_
+        half, gap = 0.42 - 0.05 * open_, 0.34 * open_
         arc = np.linspace(-1, 1, 17)
         bow = 0.03 * np.exp(-((arc / 0.16) ** 2))
         top = 0.965 - 0.35 * gap * (1 - arc**2)
