@@ -92,7 +92,7 @@ def extract(
     wanted = list(range(len(manifest.clips)) if rows is None else rows)
     encoders = {stream: parts.encoder(part).eval().to(device) for stream, part in config.streams.items()}
     job = _Job(config, manifest, encoders, torch.device(device), Store(config.data.cache))
-    blanks = {stream: _blank(encoder, job.device) for stream, encoder in encoders.items()}
+    blanks = {stream: absent(encoder, job.device) for stream, encoder in encoders.items()}
     given = _given(manifest, wanted, blanks)
     _name_entries(job, wanted, given)
     _fill(job, progress, blanks)
@@ -297,7 +297,7 @@ def _settled(data: NDArray[Any], mask: NDArray[np.bool_], *, keep_length: bool) 
     return Raw(data[:steps].copy(), mask[:steps].copy())
 
 
-def _blank(encoder: Any, device: torch.device) -> Raw:
+def absent(encoder: Any, device: torch.device) -> Raw:
     """What an absent window looks like behind the front-end."""
     empty = encoder.spec.empty()
     steps = _steps(encoder)

@@ -316,7 +316,7 @@ def _trainer(folder: Path, config: RunConfig, progress: bool) -> lightning.Train
         max_epochs=options.max_epochs,
         gradient_clip_val=options.gradient_clip or None,
         callbacks=_callbacks(folder, config, progress),
-        logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_progress_bar=progress,

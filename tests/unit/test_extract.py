@@ -16,8 +16,10 @@ from mmtraits.data.dataset import Held
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.store import Stored
 from mmtraits.errors import ManifestError
-from mmtraits.extract import extract, fingerprint, run_frontend, time_covered
-from mmtraits.schema import Clip, Raw
+from mmtraits.extract import absent, extract, fingerprint, run_frontend, time_covered
+from mmtraits.media.load import load
+from mmtraits.schema import Clip, FrameSpec, Raw, Windowing
+from mmtraits.tokens import Tokens
 
 RATE = 8000
 
@@ -63,9 +65,6 @@ def test_what_is_read_again_is_what_was_computed_bit_for_bit(tmp_path, manifest)
 
 
 def test_it_is_what_the_front_end_gives_for_the_clip_alone(tmp_path, manifest) -> None:
-    from mmtraits.media.load import load
-    from mmtraits.schema import Windowing
-
     encoder = parts.encoder(settings(tmp_path).streams["sound"]).eval()
     for window in extract(settings(tmp_path), manifest).windows[:2]:
         (loaded,) = load(manifest.clips[window.row], {"sound": encoder.spec}, Windowing()).windows
@@ -218,3 +217,23 @@ def test_front_ends_answer_in_the_order_asked_whatever_the_lengths() -> None:
     for i, (raw, out) in enumerate(zip(raws, found, strict=True)):
         assert len(out.mask) == len(raw.mask)
         assert (out.data == i).all()
+
+
+class Fixed(torch.nn.Module):
+    """An encoder that insists on its number of frames."""
+
+    lengths = "fixed"
+    spec = FrameSpec(frames=4, height_px=2, width_px=2)
+
+    def frontend(self, raw: Tokens) -> Tokens:
+        assert raw.mask.shape[1] == 4
+        return raw
+
+
+def test_an_encoder_of_fixed_length_gets_and_keeps_all_of_its_steps() -> None:
+    blank = absent(Fixed(), torch.device("cpu"))
+    assert blank.data.shape == (4, 2, 2, 3)
+    assert not blank.mask.any()
+    seen = Raw(np.ones((4, 2, 2, 3), np.uint8), np.array([True, True, False, False]))
+    (out,) = run_frontend(Fixed(), [seen], blank, torch.device("cpu"))
+    assert out.mask.tolist() == [True, True, False, False]

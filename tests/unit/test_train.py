@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.errors import ConfigError, MMTraitsError
-from mmtraits.train import fit
+from mmtraits.train import fit, predict
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +80,11 @@ def test_the_epochs_metrics_are_those_of_the_whole_split(trained) -> None:
         assert float(best[f"val_{name}"]) == pytest.approx(whole[name], abs=1e-6)
 
 
-def test_validation_does_not_depend_on_the_batch_size_it_is_read_in(trained, corpus) -> None:
+def test_a_clip_scores_alike_alone_and_in_a_batch(corpus) -> None:
     small = config(corpus, name="small", data__batch_size=7)
     run = fit(small, root=corpus / "checkpoints")
     manifest = manifests.read(corpus)
-    from mmtraits.train import predict
-
-    rows = range(0, 40)
-    whole = predict(run / "single", manifest, rows)
+    whole = predict(run / "single", manifest, range(40))
     one_by_one = np.concatenate([predict(run / "single", manifest, [row]) for row in (0, 7, 33)])
     np.testing.assert_allclose(one_by_one, whole[[0, 7, 33]], atol=1e-6)
 
