@@ -32,10 +32,10 @@ from mmtraits.data.batch import to_tokens
 from mmtraits.data.dataset import Held, Window
 from mmtraits.data.features import read_features
 from mmtraits.data.manifest import Manifest
-from mmtraits.data.store import Store
 from mmtraits.errors import ManifestError, MMTraitsError, joined
-from mmtraits.media.cache import file_digest
+from mmtraits.media.cache import Store, file_digest
 from mmtraits.media.load import LoadedClip, load
+from mmtraits.media.sampling import time_covered
 from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, VectorSpec, WaveSpec, Windowing, join_reasons
 from mmtraits.tokens import Tokens
 
@@ -364,15 +364,6 @@ def _windows(job: _Job, row: int, given: Mapping[tuple[int, str], Raw], blanks: 
         Window(row, s, {stream: column[n] for stream, column in columns.items()})
         for n, s in zip(kept, seconds, strict=True)
     ]
-
-
-def time_covered(windows: Times) -> NDArray[np.float64]:
-    """Seconds that each window stands for: time under several windows is shared equally; equal if all are empty."""
-    starts, ends = np.array(windows, np.float64).T
-    edges = np.unique(np.concatenate([starts, ends]))
-    inside = (starts[:, None] <= edges[:-1]) & (ends[:, None] >= edges[1:])
-    seconds = (inside * (np.diff(edges) / np.maximum(inside.sum(axis=0), 1))).sum(axis=1)
-    return seconds if seconds.sum() > 0 else np.ones(len(windows))
 
 
 def _in_memory(windows: Sequence[Window], limit_bytes: int) -> list[Window]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mmtraits.calibrate import Calibration
 from mmtraits.errors import BundleError, ConfigError
 from mmtraits.media.load import LoadedClip, clip_from_file, load
+from mmtraits.media.sampling import time_covered
 from mmtraits.schema import (
     Clip,
     Raw,
@@ -284,16 +285,6 @@ def _average(clip: LoadedClip, present: NDArray[np.bool_], scores: NDArray[np.fl
         return np.full(scores.shape[1], np.nan)
     weights = time_covered([(window.start_s, window.end_s) for window in windows])
     return np.asarray(np.average(scores.astype(np.float64), axis=0, weights=weights))
-
-
-def time_covered(windows: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
-    """Seconds that each window stands for: time under several windows is shared equally; equal if all are empty."""
-    starts, ends = np.array(windows, np.float64).T
-    edges = np.unique(np.concatenate([starts, ends]))
-    inside = (starts[:, None] <= edges[:-1]) & (ends[:, None] >= edges[1:])  # (W, pieces)
-    shared = np.diff(edges) / np.maximum(inside.sum(axis=0), 1)
-    seconds = (inside * shared).sum(axis=1)
-    return seconds if seconds.sum() > 0 else np.ones(len(windows))
 
 
 def _judge(values: NDArray[np.float32], present: NDArray[np.bool_], found: Sequence[str]) -> tuple[Status, str]:

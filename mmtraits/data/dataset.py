@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from mmtraits.data.batch import Item
-from mmtraits.data.store import Stored
+from mmtraits.media.cache import Stored
 from mmtraits.schema import Raw
 
 POOL = 16  # batches that are sorted by length together: padding falls by a half, and batches stay mixed

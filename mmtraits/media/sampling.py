@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,3 +39,13 @@ def windows(
 def frame_times(start_s: float, end_s: float, n: int) -> NDArray[np.float64]:
     """The centres of n equal parts of a window: (n,) seconds, ascending, strictly inside."""
     return start_s + (np.arange(n, dtype=np.float64) + 0.5) * ((end_s - start_s) / n)
+
+
+def time_covered(windows: Sequence[tuple[float, float]]) -> NDArray[np.float64]:
+    """Seconds that each window stands for: time under several windows is shared equally; equal if all are empty."""
+    starts, ends = np.array(windows, np.float64).T
+    edges = np.unique(np.concatenate([starts, ends]))
+    inside = (starts[:, None] <= edges[:-1]) & (ends[:, None] >= edges[1:])  # (W, pieces)
+    shared = np.diff(edges) / np.maximum(inside.sum(axis=0), 1)
+    seconds = (inside * shared).sum(axis=1)
+    return seconds if seconds.sum() > 0 else np.ones(len(windows))

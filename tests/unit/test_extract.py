@@ -9,14 +9,14 @@ import pytest
 import torch
 from planted import SCHEMA, config, plant
 
-from mmtraits import parts, runtime
+from mmtraits import parts
 from mmtraits.config import Part, RunConfig
 from mmtraits.data.batch import to_tokens
 from mmtraits.data.dataset import Held
 from mmtraits.data.manifest import Manifest
-from mmtraits.data.store import Stored
 from mmtraits.errors import ManifestError
-from mmtraits.extract import absent, extract, fingerprint, run_frontend, time_covered
+from mmtraits.extract import absent, extract, fingerprint, run_frontend
+from mmtraits.media.cache import Stored
 from mmtraits.media.load import load
 from mmtraits.schema import Clip, FrameSpec, Raw, Windowing
 from mmtraits.tokens import Tokens
@@ -77,11 +77,6 @@ def test_a_long_clip_has_windows_that_stand_for_all_of_its_time(tmp_path, manife
     windows = extract(settings(tmp_path), manifest, [2]).windows
     assert [window.row for window in windows] == [2, 2]
     assert sum(window.seconds for window in windows) == pytest.approx(20.0, abs=0.01)
-
-
-def test_training_and_the_runtime_weigh_windows_alike() -> None:
-    for times in ([(0.0, 15.0), (5.0, 20.0)], [(0.0, 0.0)], [(0.0, 1.0), (3.0, 4.0), (0.5, 3.5)]):
-        np.testing.assert_array_equal(time_covered(times), runtime.time_covered(times))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from mmtraits import runtime
 from mmtraits.errors import BundleError, ConfigError
 from mmtraits.media.assemble import Window
 from mmtraits.media.load import LoadedClip
-from mmtraits.runtime import Predictor, time_covered
+from mmtraits.runtime import Predictor
 from mmtraits.schema import Clip, Raw
 
 
@@ -112,22 +112,6 @@ def test_windows_are_averaged_by_the_time_they_cover(predictor):
     scores = one(predictor, clip(quiet, loud, silent, reasons=("no_sound",)))
     np.testing.assert_allclose(scores.values, [[0, 0.5]], atol=1e-6)
     assert scores.present.tolist() == [[False, True, False]]
-
-
-@pytest.mark.parametrize(
-    ("windows", "seconds"),
-    [
-        ([(0, 15)], [15]),
-        ([(0, 15), (5, 20)], [10, 10]),
-        ([(0, 15), (15, 30), (17, 32)], [15, 8.5, 8.5]),
-        ([(0, 2), (0, 2), (0, 2)], [2 / 3, 2 / 3, 2 / 3]),
-        ([(0, 0)], [1]),
-        ([(0, 0), (0, 0)], [1, 1]),
-        ([(0, 2), (10, 11)], [2, 1]),
-    ],
-)
-def test_time_covered(windows, seconds):
-    np.testing.assert_allclose(time_covered(windows), seconds)
 
 
 def test_alone_in_a_batch_and_padded_are_equal(predictor):

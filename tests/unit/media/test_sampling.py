@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmtraits.media.sampling import frame_times, windows
+from mmtraits.media.sampling import frame_times, time_covered, windows
 from mmtraits.schema import Windowing
 
 SECONDS = st.floats(0.01, 5000, allow_nan=False)
@@ -75,3 +75,19 @@ def test_frame_times_are_centres_of_equal_parts(start_s: float, length_s: float,
     np.testing.assert_allclose(times, (edges[1:] + edges[:-1]) / 2, atol=1e-6)
     assert start_s < times[0]
     assert times[-1] < start_s + length_s
+
+
+@pytest.mark.parametrize(
+    ("windows", "seconds"),
+    [
+        ([(0, 15)], [15]),
+        ([(0, 15), (5, 20)], [10, 10]),
+        ([(0, 15), (15, 30), (17, 32)], [15, 8.5, 8.5]),
+        ([(0, 2), (0, 2), (0, 2)], [2 / 3, 2 / 3, 2 / 3]),
+        ([(0, 0)], [1]),
+        ([(0, 0), (0, 0)], [1, 1]),
+        ([(0, 2), (10, 11)], [2, 1]),
+    ],
+)
+def test_time_covered(windows, seconds):
+    np.testing.assert_allclose(time_covered(windows), seconds)
