@@ -33,8 +33,8 @@ from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, joined
 from mmtraits.evaluate import evaluate
-from mmtraits.media.text import tokenizer_file
 from mmtraits.model import TraitModel
+from mmtraits.packages import located
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
 
@@ -176,7 +176,7 @@ def _with_tokenizers(specs: Mapping[str, InputSpec], folder: Path) -> dict[str, 
     names: dict[bytes, str] = {}
     for stream, spec in specs.items():
         if isinstance(spec, TextSpec):
-            content = tokenizer_file(spec.tokenizer).read_bytes()
+            content = located(spec.tokenizer).read_bytes()
             name = names.setdefault(content, f"{stream}_tokenizer.json" if names else "tokenizer.json")
             (folder / name).write_bytes(content)
             spec = replace(spec, tokenizer=name)

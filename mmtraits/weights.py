@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,28 +10,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from mmtraits.errors import ConfigError
+from mmtraits.packages import located
 
 Storage = Literal["float32", "float16", "int8"]
-PACKAGE = "package:"
-
-
-def located(location: str) -> Path:
-    """The path that `package:NAME/PATH` (a file or folder inside an installed package) or a plain path names.
-
-    Raises ConfigError where it does not exist. The package is found, not imported.
-    """
-    path = _inside_package(location) if location.startswith(PACKAGE) else Path(location)
-    if not path.exists():
-        raise ConfigError(f"{location}: there is nothing at {path}; expected a file, a folder or {PACKAGE}NAME/PATH")
-    return path
-
-
-def _inside_package(location: str) -> Path:
-    name, _, rest = location.removeprefix(PACKAGE).partition("/")
-    found = importlib.util.find_spec(name) if name.isidentifier() else None
-    if found is None or not found.submodule_search_locations:
-        raise ConfigError(f"{location}: no package {name!r} is installed; pip install 'mmtraits[train]' brings ours")
-    return Path(found.submodule_search_locations[0]) / rest
 
 
 def read(location: str) -> dict[str, Tensor]:

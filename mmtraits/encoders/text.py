@@ -16,9 +16,10 @@ from transformers.utils import logging as transformers_logging
 
 from mmtraits.errors import ConfigError
 from mmtraits.layers import Standardize, hidden, masked_mean, present
+from mmtraits.packages import PACKAGE, located
 from mmtraits.schema import TextSpec
 from mmtraits.tokens import Tokens
-from mmtraits.weights import PACKAGE, Frozen, Storage, located
+from mmtraits.weights import Frozen, Storage
 
 
 class Config(BaseModel):

