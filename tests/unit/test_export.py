@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -66,6 +67,12 @@ def test_the_graph_is_one_file_with_free_axes(done):
     for value in model.graph.input:
         axes = value.type.tensor_type.shape.dim
         assert axes[0].dim_param and axes[1].dim_param, value.name
+
+
+def test_the_graph_names_no_path_of_the_machine_that_made_it(done):
+    content = (done.folder / "model.onnx").read_bytes()
+    assert b".py" not in content
+    assert str(Path(__file__).parents[2]).encode() not in content
 
 
 def test_an_existing_folder_is_left_alone(members, tmp_path):
