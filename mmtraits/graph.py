@@ -84,7 +84,7 @@ def to_onnx(members: Sequence[TraitModel], windowing: Windowing) -> bytes:
 
 
 def _forget_sources(model: Any) -> None:
-    """The exporter notes for every node which line of which file made it: paths of this machine, a tenth of the size."""
+    """Drop what the exporter notes for every node, the source line that made it: paths of this machine, megabytes."""
     for part in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.value_info):
         del part.metadata_props[:]
     for function in model.functions:

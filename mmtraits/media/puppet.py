@@ -15,6 +15,7 @@ Image = NDArray[np.uint8]
 _EYES_PX = 56.0  # distance between the eyes on the drawing board
 _BOARD_PX = (272, 400)  # width, height
 _MIDDLE = np.array([136.0, 130.0])  # the point between the eyes
+_MOVING = np.s_[70:230, 70:202]  # rows and columns of the board that hold brows, eyes and mouth
 _SHIFT = 4  # OpenCV draws at 1/16 px
 
 
@@ -88,14 +89,17 @@ class Puppet:
         self._draw_eyes(board, pose.lids)
         self._draw_brows(board, pose.brows)
         self._draw_mouth(board, pose.mouth)
-        board = cv2.GaussianBlur(board, (0, 0), 0.8)
+        board[_MOVING] = cv2.GaussianBlur(board[_MOVING], (0, 0), 0.8)
         scale, (cos, sin) = pose.eyes_px / _EYES_PX, (np.cos(pose.tilt_rad), np.sin(pose.tilt_rad))
         turn = scale * np.array([[cos, -sin], [sin, cos]])
         matrix = np.column_stack([turn, np.array([pose.x_px, pose.y_px]) - turn @ _MIDDLE])
-        face = cv2.warpAffine(board.astype(np.float32), matrix, self._size, flags=cv2.INTER_LINEAR)
-        cover = cv2.warpAffine(self._cover, matrix, self._size, flags=cv2.INTER_LINEAR)[..., None]
-        frame = self._wall + cover * (face - self._wall) + np.roll(self._noise, 61 * pose.grain, axis=1)
-        return np.asarray(np.clip(frame, 0, 255), np.uint8)
+        face = cv2.warpAffine(board, matrix, self._size)
+        cover = cv2.warpAffine(self._cover, matrix, self._size)[..., None]
+        frame = face - self._wall
+        frame *= cover
+        frame += self._wall
+        frame += np.roll(self._noise, 61 * pose.grain, axis=1)
+        return np.asarray(np.clip(frame, 0, 255, out=frame), np.uint8)
 
     # ------------------------------------------------------------------------------------------------ what stays
 
@@ -192,7 +196,7 @@ class Puppet:
         arc = np.linspace(-1, 1, 9)
         for side in (-1, 1):
             y = -0.3 - 0.2 * raised - 0.07 * (1 - arc**2) + 0.03 * arc
-            _line(board, np.column_stack([side * (0.5 + 0.29 * arc), y]), 0.085, self._look.hair * 0.45)
+            _line(board, np.column_stack([side * (0.5 + 0.29 * arc), y]), 0.1, self._look.hair * 0.45)
 
     def _draw_mouth(self, board: Image, open_: float) -> None:
         lip = self._look.skin * np.array([0.8, 0.52, 0.52])
