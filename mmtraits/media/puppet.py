@@ -165,7 +165,7 @@ class Puppet:
             (-0.16, -0.02, 0.07, 0.2, -0.16), (0.16, -0.02, 0.07, 0.2, -0.16),  # beside the bridge
             (-0.6, 0.5, 0.25, 0.2, 0.08), (0.6, 0.5, 0.25, 0.2, 0.08),  # cheeks
             (0.0, 0.15, 0.07, 0.34, 0.12), (0.0, 0.46, 0.12, 0.1, 0.12),  # ridge and tip of the nose
-            (-0.15 * side, 0.35, 0.07, 0.18, -0.16), (-0.2, 0.52, 0.07, 0.07, -0.18), (0.2, 0.52, 0.07, 0.07, -0.18),
+            (-0.15 * side, 0.35, 0.07, 0.18, -0.16), (-0.2, 0.52, 0.08, 0.08, -0.25), (0.2, 0.52, 0.08, 0.08, -0.25),
             (0.0, 0.64, 0.2, 0.05, -0.2), (0.0, 0.73, 0.04, 0.08, -0.1),  # under the nose
             (0.0, 1.22, 0.25, 0.06, -0.16), (0.0, 1.42, 0.22, 0.12, 0.08),  # under the lip, chin
             (-0.42, 0.72, 0.05, 0.2, -0.1), (0.42, 0.72, 0.05, 0.2, -0.1),  # folds
@@ -173,7 +173,7 @@ class Puppet:
             spot = np.outer(np.exp(-(((down - y) / height) ** 2)), np.exp(-(((across - x) / width) ** 2)))
             board *= (1 + amount * spot)[..., None].astype(np.float32)
         for x in (-0.13, 0.13):
-            _dot(board, x, 0.555, 0.08, 0.045, self._look.skin * 0.2)
+            _dot(board, x, 0.555, 0.085, 0.055, self._look.skin * 0.15)
 
     # ------------------------------------------------------------------------------------------------ what moves
 
@@ -196,11 +196,11 @@ class Puppet:
         arc = np.linspace(-1, 1, 9)
         for side in (-1, 1):
             y = -0.3 - 0.2 * raised - 0.07 * (1 - arc**2) + 0.03 * arc
-            _line(board, np.column_stack([side * (0.5 + 0.29 * arc), y]), 0.1, self._look.hair * 0.45)
+            _line(board, np.column_stack([side * (0.5 + 0.29 * arc), y]), 0.085, self._look.hair * 0.45)
 
     def _draw_mouth(self, board: Image, open_: float) -> None:
         lip = self._look.skin * np.array([0.8, 0.52, 0.52])
-        half, gap = 0.42 - 0.05 * open_, 0.34 * open_
+        half, gap = 0.42 - 0.05 * open_, 0.32 * open_
         arc = np.linspace(-1, 1, 17)
         bow = 0.03 * np.exp(-((arc / 0.16) ** 2))
         top = 0.965 - 0.35 * gap * (1 - arc**2)
