@@ -120,7 +120,7 @@ def test_align_puts_landmarks_on_the_targets():
     for target in TARGETS * 64:
         near = (np.hypot(x - target[0], y - target[1]) < 5) * crop[..., 0].astype(float)
         centre = np.array([(near * x).sum(), (near * y).sum()]) / near.sum()
-        np.testing.assert_allclose(centre, target, atol=0.5)
+        np.testing.assert_allclose(centre, target, atol=0.2)
 
 
 def test_align_keeps_colours_and_order():
@@ -137,6 +137,14 @@ def test_align_does_not_alias(side_px):
     frame[:, ::2] = 255
     crop = align(frame, 10 + side_px * TARGETS)
     assert np.abs(crop.astype(float) - 127.5).max() < 26
+
+
+def test_a_face_larger_than_any_crop_is_shrunk_first(puppet):
+    small = puppet.draw(POSE)
+    large = cv2.resize(small, None, fx=10, fy=10, interpolation=cv2.INTER_NEAREST)
+    landmarks = np.array([[140.0, 105], [180, 105], [160, 125], [144, 144], [176, 144]])
+    one, ten = align(small, landmarks), align(large, (landmarks + 0.5) * 10 - 0.5)
+    assert np.abs(one.astype(float) - ten).mean() < 3
 
 
 def test_align_beyond_the_frame_repeats_its_border():
@@ -203,8 +211,13 @@ def test_neighbouring_detections_are_one_person():
     def face(x: float, side: float = 100.0) -> Face:
         return Face(np.array([x, 0, x + side, side]), 1.0, TARGETS * side + [x, 0])
 
-    chain = faces._scored_person([[face(0)], [face(60), face(400, 120)], [], [face(130)], [face(700)]])
-    assert [None if found is None else found.box[0] for found in chain] == [0, 60, None, 130, None]
+    def chain(*detected: list[Face]) -> list[float | None]:
+        return [found and float(found.box[0]) for found in faces._scored_person(detected)]
+
+    assert chain([face(10)], [face(60), face(400, 120)], [], [face(130)], [face(700)]) == [10, 60, None, 130, None]
+    assert chain([face(10)], [face(10)], [face(130)]) == [10, 10, None]  # farther than a face: somebody else
+    assert chain([face(10, 40), face(200, 100)], [face(10, 40)], [face(10, 40)]) == [200, None, None]  # area, not count
+    assert chain([], []) == [None, None]
 
 
 # ---------------------------------------------------------------------------------------------------- real clips

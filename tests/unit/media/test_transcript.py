@@ -203,7 +203,8 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, suffix, content):
 
 
 def test_markup_and_voices_survive_vtt(tmp_path):
-    spoken = [Utterance(0.0, 1.0, "A & B", "1 < 2 --> & <i>so</i>: on")]
+    words = "1 < 2 --> & <i>so</i>: on"
+    spoken = [Utterance(0.0, 1.0, "A & B", words), Utterance(1.0, 2.0, None, words)]
     assert read(written(tmp_path, "a.vtt", render(spoken, ".vtt"))) == spoken
 
 
