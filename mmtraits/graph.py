@@ -9,13 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from mmtraits.errors import BundleError
 from mmtraits.media.text import Tokenizer
-from mmtraits.model import TraitModel
+from mmtraits.model import TraitModel, trained_state
 from mmtraits.runtime import Predictor
 from mmtraits.schema import FrameSpec, InputSpec, Raw, TextSpec, WaveSpec, Windowing, stack
 from mmtraits.tokens import Tokens
@@ -25,62 +27,127 @@ log = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # onnxruntime against torch, on the schema's scale
 BATCH_TOLERANCE = 1e-5  # a window alone against the same window in a padded batch
 Window = dict[str, Raw]
+Front = tuple[str, int]  # a stream, and the member whose front-end is run
 _SMALL = {torch.int8: 3, torch.float16: 10}  # and their numbers in ONNX's TensorProto
 _SENTENCE = (
     "i think that what i like most about my work is that you meet so many people, and no two days are the same. "
 )
 
 
-class Mean(nn.Module):
-    """Decoded media -> the mean of the members' scores (B, K); a front-end that members share runs once."""
+class Fronts(nn.Module):
+    """Decoded media -> tokens of every front-end that is needed; members that share one make it once."""
 
-    def __init__(self, members: Sequence[TraitModel], owners: Sequence[Mapping[str, int]]) -> None:
+    def __init__(self, members: Sequence[TraitModel], fronts: Sequence[Front]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self.owners = [dict(owner) for owner in owners]  # per member: stream -> the member whose front-end is run
+        self.fronts = list(fronts)
         self.streams = members[0].streams
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        """Data and mask of each stream, in order -> scores (B, K)."""
+    def forward(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Data and mask of each stream, in order -> data and mask of each front-end, in order."""
         raw = {s: Tokens(*inputs[2 * p : 2 * p + 2]) for p, s in enumerate(self.streams)}
-        members: Any = self.members
-        made: dict[tuple[str, int], Tokens] = {}
-        scores = []
-        for member, owner in zip(members, self.owners, strict=True):
-            for key in owner.items():
-                if key not in made:
-                    made[key] = _frontend(members[key[1]], key[0], raw[key[0]])
-            features = {key[0]: made[key] for key in owner.items()}
-            scores.append(member.to_scale(member(features)[0]))
-        return torch.stack(scores).mean(0)
+        tokens = [_frontend(self.members[n], stream, raw[stream]) for stream, n in self.fronts]
+        return [tensor.clone() for pair in tokens for tensor in pair]  # a mask may be the input itself
+
+
+class Member(nn.Module):
+    """Tokens of front-ends -> scores (B, K) by a state that comes from outside: one trace serves every member."""
+
+    def __init__(self, model: TraitModel) -> None:
+        super().__init__()
+        self.model = model
+        self.names = list(trained_state(model))
+
+    def forward(self, state: list[Tensor], features: list[Tensor]) -> Tensor:
+        """The tensors of `trained_state`, data and mask of each stream -> scores (B, K)."""
+        given = dict(zip(self.names, state, strict=True))
+        tokens = {s: Tokens(*features[2 * p : 2 * p + 2]) for p, s in enumerate(self.model.streams)}
+        targets = functional_call(self.model, given, (tokens,))[0]
+        scaled = targets * given["scale"] + given["shift"]
+        return torch.minimum(torch.maximum(scaled, given["low"]), given["high"])
 
 
 def to_onnx(members: Sequence[TraitModel], windowing: Windowing) -> bytes:
     """One graph of all members with free batch and time axes.
 
+    The front-ends and one member are traced once each; the member is then repeated with the weights of the others.
     Raises BundleError where compressed weights did not survive as they are stored.
     """
     specs, rng = members[0].specs, np.random.default_rng(0)
     # Full windows: an axis that is 1 in the example, here or after strides, would be 1 for ever in the graph.
     inputs = _tensors([_window(specs, set(specs), windowing, share, rng) for share in (1.0, 0.8)], tuple(specs))
     owners = _owners(members, inputs)
-    mean = Mean(members, owners).eval()
-    names = [name for stream in mean.streams for name in input_names(stream)]
-    fixed = [getattr(members[0].encoders[s], "lengths", "free") == "fixed" for s in mean.streams]
+    fronts = list(dict.fromkeys(front for owner in owners for front in owner.items()))
+    first = Fronts(members, fronts).eval()
+    made = first(inputs)
     free = torch.export.Dim.DYNAMIC
-    shapes = [{0: free} if still else {0: free, 1: free} for still in fixed for _ in range(2)]
+    fixed = [getattr(members[0].encoders[s], "lengths", "free") == "fixed" for s in specs]
+    axes = [{0: free} if still else {0: free, 1: free} for still in fixed for _ in range(2)]
+    names = [name for stream in specs for name in input_names(stream)]
+    front = _traced(first, (inputs,), (axes,), names, _token_names(fronts))
+    one = Member(members[0]).eval()
+    state = [trained_state(members[0])[name] for name in one.names]
+    shared = [fronts.index(front_) for front_ in owners[0].items()]
+    features = [made[2 * n + k] for n in shared for k in (0, 1)]
+    axes = [{0: free, 1: torch.export.Dim.AUTO} if tensor.shape[1] > 1 else {0: free} for tensor in features]
+    names = [*one.names, *_token_names([("feature", n) for n in range(len(specs))])]
+    member = _traced(one, (state, features), ([{}] * len(state), axes), names, ["scores"])
+    model = _composed(front, member, members, owners, fronts)
+    _check_small_weights(model, members, owners)
+    _forget_sources(model)
+    return bytes(model.SerializeToString())
+
+
+def _traced(
+    module: nn.Module, arguments: tuple[Any, ...], axes: tuple[Any, ...], names: Sequence[str], outputs: Sequence[str]
+) -> Any:
+    """Trace a module to an ONNX model whose inputs and outputs have these names."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter warns of its own internals
         program = torch.onnx.export(
-            mean, (inputs,), input_names=names, output_names=["scores"], dynamic_shapes=(shapes,), dynamo=True,
+            module, arguments, input_names=names, output_names=outputs, dynamic_shapes=axes, dynamo=True,
             external_data=False, verbose=False,
         )  # fmt: skip
     if program is None:
         raise BundleError("export: torch.onnx returned no graph")
-    model = program.model_proto
-    _check_small_weights(model, members, owners)
-    _forget_sources(model)
-    return bytes(model.SerializeToString())
+    return program.model_proto
+
+
+def _composed(
+    front: Any, member: Any, members: Sequence[TraitModel], owners: Sequence[Mapping[str, int]], fronts: Sequence[Front]
+) -> Any:
+    """The front-ends' graph, then the member's once for each member, then their mean."""
+    graph = front.graph
+    read = {name for node in member.graph.node for name in node.input}
+    constants = {tensor.name: f"member.{tensor.name}" for tensor in member.graph.initializer if tensor.name in read}
+    for tensor in member.graph.initializer:
+        if tensor.name in read:
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].name = constants[tensor.name]
+    for n, (model, owner) in enumerate(zip(members, owners, strict=True)):
+        names = constants | {name: f"member{n}.{name}" for node in member.graph.node for name in node.output}
+        for p, key in enumerate(owner.items()):
+            names |= dict(zip(_token_names([("feature", p)]), _token_names([fronts[fronts.index(key)]]), strict=True))
+        for name, tensor in trained_state(model).items():
+            if name in read:
+                names[name] = f"member{n}.{name}"
+                graph.initializer.append(onnx.numpy_helper.from_array(tensor.detach().cpu().numpy(), names[name]))
+        for node in member.graph.node:
+            copied = graph.node.add()
+            copied.CopyFrom(node)
+            copied.name = f"member{n}.{node.name}"
+            copied.input[:] = [names.get(name, name) for name in node.input]
+            copied.output[:] = [names[name] for name in node.output]
+    del graph.output[:], graph.value_info[:]
+    graph.node.append(onnx.helper.make_node("Mean", [f"member{n}.scores" for n in range(len(members))], ["scores"]))
+    shape = ["batch", len(members[0].centre)]
+    graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, shape))
+    return front
+
+
+def _token_names(fronts: Sequence[tuple[str, int]]) -> list[str]:
+    """Names of data and mask between the front-ends and the members."""
+    return [f"{stream}{n}.{part}" for stream, n in fronts for part in ("tokens", "mask")]
 
 
 def _forget_sources(model: Any) -> None:
@@ -149,13 +216,12 @@ def check(
     """
     parity, batch_effect = 0.0, 0.0
     for windows in batches:
-        for batch in (windows, windows[:2], windows[-1:]):
-            expected = _torch_scores(members, batch)
-            found = predictor.score(batch)
-            parity = max(parity, _difference(found, expected))
+        expected = _torch_scores(members, windows)
         together = predictor.score(windows)
         alone = np.concatenate([predictor.score([window]) for window in windows])
-        batch_effect = max(batch_effect, _difference(together, alone))
+        two = predictor.score(windows[:2])
+        parity = max(parity, *(_difference(found, expected[: len(found)]) for found in (together, alone, two)))
+        batch_effect = max(batch_effect, _difference(together, alone), _difference(together[:2], two))
     log.info("export: %.1e from torch, %.1e between batches", parity, batch_effect)
     if parity > TOLERANCE:
         raise BundleError(f"export: onnxruntime's scores differ from torch's by {parity:.1e}; allowed {TOLERANCE:.0e}")

@@ -131,6 +131,13 @@ def test_members_share_a_front_end_that_gives_the_same(members):
     assert graph._owners([members[0], own, own], inputs) == [{"emotion": 0}, {"emotion": 1}, {"emotion": 1}]
 
 
+def test_members_with_front_ends_of_their_own_are_exported_too(members, tmp_path):
+    own = member(settings(STREAMS, "mean_pool", "linear"), 2)
+    own.encoders["emotion"].frontend = lambda raw: raw._replace(data=raw.data * 3 + 1)
+    done = write_bundle([members[0], own], facts(), tmp_path / "bundle")
+    assert done.parity <= 1e-5  # checked against each member with its own front-end
+
+
 def test_compressed_weights_that_were_unpacked_are_refused(members):
     class Compressed(torch.nn.Module):
         def __init__(self):

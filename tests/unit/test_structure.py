@@ -65,7 +65,7 @@ HOMES: dict[str, set[str]] = {
     "torchvision": {"encoders", "_wheels"},
     "torchaudio": {"encoders", "spectra", "_wheels"},
     "transformers": {"encoders"},
-    "onnx": {"export"},
+    "onnx": {"export", "graph"},
     "onnxscript": {"export"},
     "onnxruntime": {"runtime", "media/faces", "export"},
     "pandas": {"baselines", "metrics"},
