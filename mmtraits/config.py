@@ -178,7 +178,7 @@ def describe(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         names = _field_names(model, error["loc"][:-1])
         close = difflib.get_close_matches(str(error["loc"][-1]), names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(names))}"
+        hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(sorted(names)) or 'none'}"
         return f"unknown key; {hint}"
     if error["type"] == "missing":
         return "missing; it has no default"
@@ -288,5 +288,7 @@ def _apply_override(data: dict[str, Any], origins: dict[Path_, str], override: s
         node = node.setdefault(key, {})
         if not isinstance(node, dict):
             raise ConfigError(f"override {override!r}: {key!r} holds {node!r}; it has no keys below it")
+    if keys[-1] == "use" and node.get("use") != value:
+        node.clear()  # another part: the options of the one before do not fit it
     node[keys[-1]] = value
     origins[keys] = f"override {override!r}"

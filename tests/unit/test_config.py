@@ -58,6 +58,12 @@ def test_override_reads_yaml_values(base: Path) -> None:
     assert found.trainer.patience is None
 
 
+def test_override_of_a_part_drops_the_options_of_the_one_before(base: Path) -> None:
+    base.write_text(BASE.replace("{use: linear}", "{use: ensemble, members: 32}"))
+    assert config.load(base, ["head.members=8"]).head.options == {"members": 8}
+    assert config.load(base, ["head.use=mlp", "head.hidden=8"]).head.options == {"hidden": 8}
+
+
 @pytest.mark.parametrize("override", ["optimizer.lr", "=3", "a..b=1"])
 def test_override_without_key_or_value_is_named(base: Path, override: str) -> None:
     with pytest.raises(ConfigError, match="expected key.sub=value"):
