@@ -42,14 +42,12 @@ class Split(StrEnum):
 
 
 def main() -> None:
-    """Entry point: an error that the user can mend is one message on stderr and exit code 2."""
+    """Entry point: an error that the user can mend is one message on stderr and exit code 2; typer makes 130 of ^C."""
     try:
         app()
     except MMTraitsError as error:
         typer.echo(f"mmtraits: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 @app.callback(invoke_without_command=True)

@@ -140,9 +140,10 @@ def test_vectors_of_a_manifest_reach_the_stream(tmp_path):
 
 
 class TestFind:
-    def test_links_only_when_asked(self, folder):
-        (folder / "link.wav").symlink_to(folder / "b.wav")
+    def test_a_linked_file_is_followed_when_asked(self, folder, tmp_path):
+        (folder / "link.wav").symlink_to(sound(tmp_path / "elsewhere.wav"))
         assert "link.wav" not in [clip.id for clip in predict.find([folder])]
+        assert "link.wav" in [clip.id for clip in predict.find([folder], follow=True)]
 
     def test_a_linked_folder_is_followed_when_asked(self, folder, tmp_path):
         sound(tmp_path / "elsewhere" / "c.wav")
@@ -151,7 +152,7 @@ class TestFind:
         assert "linked/c.wav" in [clip.id for clip in predict.find([folder], follow=True)]
 
     def test_a_file_is_listed_once(self, folder):
-        found = predict.find([folder / "b.wav", folder])
+        found = predict.find([folder / "sub" / ".." / "b.wav", folder])
         assert [clip.id for clip in found] == ["b.wav", "a.WAV", "broken.mp4", "sub/a.wav"]
 
     def test_equal_names_of_two_arguments_are_told_apart(self, folder):
