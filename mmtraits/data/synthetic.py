@@ -49,7 +49,7 @@ STREAMS_OF_TRAIT = {  # the modality of the streams that carry each trait
 }
 
 SAMPLE_RATE = 22050
-_X264 = {"preset": "veryfast", "rc-lookahead": "0"}  # with its look-ahead, x264 writes other bytes from run to run
+_X264 = {"preset": "veryfast"}
 _CLIPS_PER_PERSON = 6
 _PLEASANT = ["happy", "lovely", "sunny", "kind", "cheerful", "bright", "gentle", "friendly", "joyful", "delightful"]
 _UNPLEASANT = ["awful", "gloomy", "nasty", "bitter", "dreadful", "angry", "miserable", "rotten", "hateful", "horrible"]

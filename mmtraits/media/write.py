@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _SOUND_BLOCK = 1024  # samples of one AAC frame
+_X264 = {"rc-lookahead": "0"}  # with its look-ahead, x264 writes other bytes from run to run
+_AAC = {"aac_coder": "fast"}  # a quarter of the time of the default, no worse to hear
 
 
 def write_video(
@@ -29,10 +31,12 @@ def write_video(
     and where there is no frame.
     """
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        video = container.add_stream("h264", rate=Fraction(fps).limit_denominator(1001), options=dict(options or {}))
+        rate = Fraction(fps).limit_denominator(1001)
+        video = container.add_stream("h264", rate=rate, options=_X264 | dict(options or {}))
         packets: Iterator[Any] = iter(())
         if wave is not None:  # every stream must be there before the first packet
-            packets = _sound_packets(container.add_stream("aac", rate=sample_rate, layout="mono"), wave, sample_rate)
+            sound = container.add_stream("aac", rate=sample_rate, layout="mono", options=_AAC)
+            packets = _sound_packets(sound, wave, sample_rate)
         heard_s = 0.0
         count = 0
         for count, image in enumerate(frames, 1):
