@@ -291,4 +291,6 @@ def _apply_override(data: dict[str, Any], origins: dict[Path_, str], override: s
     if keys[-1] == "use" and node.get("use") != value:
         node.clear()  # another part: the options of the one before do not fit it
     node[keys[-1]] = value
+    for depth in range(1, len(keys)):
+        origins.setdefault(keys[:depth], f"override {override!r}")
     origins[keys] = f"override {override!r}"

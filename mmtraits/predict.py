@@ -144,7 +144,7 @@ def _media_below(argument: Path, *, follow: bool) -> list[str]:
     if argument.is_file():
         return [""]
     if not argument.is_dir():
-        raise ConfigError(f"{argument}: no such file or folder")
+        raise ConfigError(f"{argument}: no such file or folder; name media files or folders of them")
     found = []
     for folder, _, names in os.walk(argument, followlinks=follow):
         paths = (Path(folder) / name for name in names if Path(name).suffix.lower() in MEDIA_SUFFIXES)

@@ -78,9 +78,10 @@ def test_override_below_a_value_is_named(base: Path) -> None:
 def test_every_problem_at_once_with_its_line(base: Path, tmp_path: Path) -> None:
     path = child(tmp_path, "los: {mse: 1}\noptimizer: {lrr: 1}\ntrainer: {precision: bf17}\n")
     with pytest.raises(ConfigError) as error:
-        config.load(path, ["data.batch_size=0"])
+        config.load(path, ["data.batch_size=0", "x.y=1"])
     lines = str(error.value).splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert any("override 'x.y=1': x: unknown key" in line for line in lines)
     assert any("child.yaml:2: los: unknown key; did you mean 'loss'?" in line for line in lines)
     assert any("child.yaml:3: optimizer.lrr: unknown key; did you mean 'lr'?" in line for line in lines)
     assert any("child.yaml:4: trainer.precision: found 'bf17'" in line for line in lines)
