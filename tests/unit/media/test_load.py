@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from mmtraits.errors import BundleError, ConfigError
+from mmtraits.errors import ConfigError
 from mmtraits.media import load as module
 from mmtraits.media.load import LoadedClip, clip_from_file, load
 from mmtraits.media.transcript import Utterance, render
@@ -355,7 +355,7 @@ def test_the_tokenizer_lies_in_the_bundle(tmp_path: Path, specs: Mapping[str, In
     relative = {"text": TextSpec(tokenizer="words.json")}
     loaded = load(Clip(id="a", text="five"), relative, Windowing(), root=tmp_path / "bundle")
     assert loaded.windows[0].streams["text"].data.tolist() == [5]
-    with pytest.raises(BundleError, match="words.json: no such file"):
+    with pytest.raises(ConfigError, match="words.json: there is nothing at"):
         load(Clip(id="a", text="five"), relative, Windowing(), root=tmp_path)
 
 
