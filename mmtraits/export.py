@@ -33,8 +33,8 @@ from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, joined
 from mmtraits.evaluate import evaluate
+from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel
-from mmtraits.packages import located
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
 
@@ -171,14 +171,14 @@ def _check_members(members: Sequence[TraitModel]) -> None:
 
 
 def _with_tokenizers(specs: Mapping[str, InputSpec], folder: Path) -> dict[str, InputSpec]:
-    """Copy every tokenizer into the bundle, equal files once; the specs then name the copies."""
+    """Put every tokenizer into the bundle, equal ones once; the specs then name these files."""
     copied: dict[str, InputSpec] = {}
-    names: dict[bytes, str] = {}
+    names: dict[str, str] = {}
     for stream, spec in specs.items():
         if isinstance(spec, TextSpec):
-            content = located(spec.tokenizer).read_bytes()
+            content = Tokenizer(spec).to_json()
             name = names.setdefault(content, f"{stream}_tokenizer.json" if names else "tokenizer.json")
-            (folder / name).write_bytes(content)
+            (folder / name).write_text(content, encoding="utf-8")
             spec = replace(spec, tokenizer=name)
         copied[stream] = spec
     return copied

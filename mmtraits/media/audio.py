@@ -6,14 +6,11 @@ import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
-
-from mmtraits.media.probe import opened
 
 Wave = NDArray[np.float32]
 
@@ -155,19 +152,3 @@ def _kernel(up: int, down: int) -> tuple[Wave, int, int]:
     window = np.i0(_BETA * np.sqrt(np.clip(1 - (offset / half_width) ** 2, 0, None))) / np.i0(_BETA)
     kernel = np.where(np.abs(offset) <= half_width, cutoff * np.sinc(cutoff * offset) * window, 0.0)
     return kernel.astype(np.float32), advance, reach
-
-
-def read_wave(path: Path, sample_rate: int) -> Wave:
-    """The whole sound of a media file: (S,) float32 in [-1, 1] at `sample_rate` Hz; empty where it has none.
-
-    Raises MediaError where the file cannot be opened.
-    """
-    from mmtraits.media.video import Health, Sound, read  # which needs `mono` from here
-
-    track = Track(0.0, math.inf)
-    with opened(path) as media:
-        for event in read(media, sound_span_s=(0.0, math.inf), health=Health()):
-            if isinstance(event, Sound):
-                track.add(event.time_s, event.samples, event.rate)
-    wave = track.cut(0.0, track.reached_s)
-    return np.clip(resample(wave, track.rate, sample_rate), -1, 1) if track.rate else wave

@@ -31,6 +31,10 @@ class Tokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length=spec.max_ids)
 
+    def to_json(self) -> str:
+        """A tokenizer.json that gives the same ids to whoever opens it: it cuts at `max_ids` and does not pad."""
+        return str(self._tokenizer.to_str())
+
     def encode(self, text: str) -> tuple[NDArray[np.int64], bool]:
         """Token ids (T,), special ones included, T <= max_ids, and whether text was cut off; T = 0 for blank text."""
         if not text.strip():

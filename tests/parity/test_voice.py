@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from exporting import Exported
+from sound import read_wave
 
 from mmtraits.encoders import voice
-from mmtraits.media.audio import read_wave
 from mmtraits.schema import Raw, stack
 from mmtraits.tokens import Tokens
 

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     },
     "graph": {"errors", "media", "model", "runtime", "schema", "tokens"},
     "export": {
-        "config", "packages", "errors", "schema", "data", "media", "model", "run", "graph", "evaluate", "calibrate",
+        "config", "errors", "schema", "data", "media", "model", "run", "graph", "evaluate", "calibrate",
         "runtime", "card",
     },
     "cli": EVERYTHING,

@@ -14,9 +14,10 @@ import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sound import read_wave
 
 from mmtraits.errors import MediaError
-from mmtraits.media.audio import Track, loudness_dbfs, mono, read_wave, resample
+from mmtraits.media.audio import Track, loudness_dbfs, mono, resample
 
 RATES = [(44100, 22050), (48000, 22050), (16000, 22050), (8000, 22050), (22050, 16000), (48000, 16000), (96000, 16000)]
 

@@ -7,6 +7,7 @@ import gzip
 
 import numpy as np
 import pytest
+import tokenizers
 
 from mmtraits.errors import BundleError, ConfigError
 from mmtraits.media.text import Tokenizer
@@ -77,3 +78,11 @@ def test_what_is_missing_or_wrong(tmp_path):
         Tokenizer(TextSpec(tokenizer="broken.json"), tmp_path)
     with pytest.raises(ConfigError, match="max_ids: 2 leaves no room for text; expected more than 2"):
         Tokenizer(TextSpec(tokenizer=MINILM, max_ids=2))
+
+
+def test_a_written_tokenizer_gives_the_same_ids_to_whoever_opens_it(tmp_path):
+    tokenizer = Tokenizer(TextSpec(tokenizer=MINILM, max_ids=9))
+    (tmp_path / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    plain = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for text in ("Hello there.", "one two three four five six seven eight nine ten eleven"):
+        assert plain.encode(text).ids == tokenizer.encode(text)[0].tolist()

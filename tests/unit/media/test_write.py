@@ -7,8 +7,8 @@ from pathlib import Path
 import clock
 import numpy as np
 import pytest
+from sound import read_wave
 
-from mmtraits.media.audio import read_wave
 from mmtraits.media.probe import opened, probe
 from mmtraits.media.video import Health, exactly, read
 from mmtraits.media.write import write_video
