@@ -67,7 +67,7 @@ def accuracy(work: Path) -> dict[frozenset[str], dict[str, float]]:
 @pytest.mark.slow
 def test_planted_traits_are_learned_and_the_one_planted_nowhere_is_not(accuracy) -> None:
     found, mean_predictor = accuracy[frozenset(STREAMS)], accuracy[frozenset()]
-    print({trait: round(value, 3) for trait, value in found.items()})
+    print({trait: round(float(value), 3) for trait, value in found.items()})
     gain = {trait: found[trait] - mean_predictor[trait] for trait in found}
     assert np.mean([gain[trait] for trait in PLANTED]) >= 0.10
     assert abs(gain["planted_nowhere"]) <= 0.02
