@@ -29,6 +29,11 @@ def present(tokens: Tokens) -> Tensor:
     return tokens.mask.any(1)
 
 
+def pooled(tokens: Tokens) -> Tokens:
+    """One token for all steps, their mean: (B, T, D) -> (B, 1, D)."""
+    return Tokens(masked_mean(tokens).unsqueeze(1), present(tokens).unsqueeze(1))
+
+
 def concat(parts: Sequence[Tokens]) -> Tokens:
     """Join along time."""
     return Tokens(torch.cat([part.data for part in parts], 1), torch.cat([part.mask for part in parts], 1))
@@ -39,6 +44,11 @@ def sinusoids(steps: int, width: int, *, period: float = 10_000.0) -> Tensor:
     rates = torch.exp(torch.arange(0, width, 2) * (-math.log(period) / width))
     angles = torch.arange(steps).unsqueeze(1) * rates
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
+
+
+def placed(tokens: Tokens) -> Tokens:
+    """Tokens (B, T, D) that know their place in time."""
+    return Tokens(tokens.data + sinusoids(*tokens.data.shape[1:]).to(tokens.data), tokens.mask)
 
 
 class Attention(nn.Module):

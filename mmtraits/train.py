@@ -194,9 +194,12 @@ def fit(
     models = {member.name: _prepared(config, manifest, features, member) for member in plan[:1]}  # fails before writing
     run.create(folder, config, manifest, plan, features)
     for member in plan:
-        if not (folder / member.name / "metrics.json").is_file():
+        place = folder / member.name
+        if not (place / "best.safetensors").is_file():
             prepared = models.pop(member.name, None) or _prepared(config, manifest, features, member)
-            _fit_member(folder / member.name, config, manifest, features, member, prepared, progress)
+            _train(place, config, manifest, features, member, prepared, progress)
+        if not (place / "metrics.json").is_file():
+            _write_results(place, config, manifest, features, member)
     return folder
 
 
@@ -237,33 +240,6 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _fit_member(
-    folder: Path,
-    config: RunConfig,
-    manifest: Manifest,
-    features: Extraction,
-    member: Member,
-    model: TraitModel,
-    progress: bool,
-) -> None:
-    """Train one member, then write its weights, metrics and predictions; metrics.json last: it says `finished`."""
-    started = time.monotonic()
-    if not (folder / "best.safetensors").is_file():
-        _train(folder, config, manifest, features, member, model, progress)
-    model = load_member(folder, _device(config))
-    windows = {split: features.of(rows) for split, rows in member.rows.items()}
-    size = config.data.batch_size
-    predictions = run.score_by_streams(model, windows["test"], manifest, size)
-    if predictions:
-        run.write_csv(folder / "predictions.csv", predictions)
-    about: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1)}
-    for split in ("val", "test"):
-        clips, scores = run.score(model, windows[split], manifest, size)
-        ids = [manifest.clips[row].id for row in clips]
-        about[split] = metrics.table(manifest.labels[clips], scores, ids, manifest.schema) if ids else None
-    run.write_json(folder / "metrics.json", about)
-
-
 def _train(
     folder: Path,
     config: RunConfig,
@@ -273,6 +249,7 @@ def _train(
     model: TraitModel,
     progress: bool,
 ) -> None:
+    """Train one member, from its last checkpoint where there is one; leaves best.safetensors."""
     train, val = (WindowDataset(features.of(member.rows[split]), manifest.labels) for split in ("train", "val"))
     data = ClipData(
         train,
@@ -292,6 +269,22 @@ def _train(
     task.load_state_dict(state, strict=False)
     if trainer.is_global_zero:
         run.save_member(folder, task.model)
+
+
+def _write_results(folder: Path, config: RunConfig, manifest: Manifest, features: Extraction, member: Member) -> None:
+    """Predictions and metrics of a trained member; metrics.json last: it says `finished`."""
+    model = load_member(folder, _device(config))
+    windows = {split: features.of(rows) for split, rows in member.rows.items()}
+    size = config.data.batch_size
+    predictions = run.score_by_streams(model, windows["test"], manifest, size)
+    if predictions:
+        run.write_csv(folder / "predictions.csv", predictions)
+    about: dict[str, Any] = {}
+    for split in ("val", "test"):
+        clips, scores = run.score(model, windows[split], manifest, size)
+        ids = [manifest.clips[row].id for row in clips]
+        about[split] = metrics.table(manifest.labels[clips], scores, ids, manifest.schema) if ids else None
+    run.write_json(folder / "metrics.json", about)
 
 
 def _run(trainer: lightning.Trainer, task: TraitTask, data: ClipData, checkpoint: Path | None) -> None:

@@ -11,7 +11,7 @@ from torchaudio.functional import melscale_fbanks
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
 from mmtraits import spectra
-from mmtraits.layers import Standardize, hidden, sinusoids
+from mmtraits.layers import Standardize, hidden, placed
 from mmtraits.schema import WaveSpec
 from mmtraits.tokens import Tokens
 
@@ -84,8 +84,7 @@ class Encoder(nn.Module):
         tokens = Tokens(self.augment(scaled), tokens.mask)
         for layer in self.layers:
             tokens = layer(tokens)
-        placed = tokens.data + sinusoids(tokens.data.shape[1], self.width).to(tokens.data)
-        return Tokens(hidden(Tokens(placed, tokens.mask)), tokens.mask)
+        return Tokens(hidden(placed(tokens)), tokens.mask)
 
     def forward(self, raw: Tokens) -> Tokens:
         """Wave (B, S) -> tokens (B, ⌈T / 2^layers⌉, width)."""

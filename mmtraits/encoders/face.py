@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from mmtraits.layers import Standardize, hidden, masked_mean, present, sinusoids
+from mmtraits.layers import Standardize, hidden, placed, pooled
 from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 from mmtraits.weights import Frozen, Storage, load_by_order, read
@@ -63,11 +63,9 @@ class Encoder(nn.Module):
     def adapt(self, tokens: Tokens) -> Tokens:
         """Features (B, T, 1280) -> tokens (B, 1, width), or (B, T, width) with `pool: none`."""
         if self.pool == "mean":
-            tokens = Tokens(masked_mean(tokens).unsqueeze(1), present(tokens).unsqueeze(1))
-        projected: Tensor = self.project(self.standardize(hidden(tokens)))
-        if self.pool == "none":
-            projected = projected + sinusoids(projected.shape[1], self.width).to(projected)
-        return Tokens(projected, tokens.mask)
+            tokens = pooled(tokens)
+        projected = Tokens(self.project(self.standardize(hidden(tokens))), tokens.mask)
+        return placed(projected) if self.pool == "none" else projected
 
     def forward(self, raw: Tokens) -> Tokens:
         """Crops uint8 (B, T, 64, 64, 3) -> tokens (B, T or 1, width)."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from torch import nn
 
-from mmtraits.layers import Standardize, hidden, masked_mean, present, sinusoids
+from mmtraits.layers import Standardize, hidden, placed, pooled
 from mmtraits.schema import VectorSpec
 from mmtraits.tokens import Tokens
 
@@ -44,11 +44,9 @@ class Encoder(nn.Module):
     def adapt(self, tokens: Tokens) -> Tokens:
         """Vectors (B, T, size) -> tokens (B, T, width), or (B, 1, width) with `pool: mean`."""
         if self.pool == "mean":
-            tokens = Tokens(masked_mean(tokens).unsqueeze(1), present(tokens).unsqueeze(1))
-        projected: Tensor = self.project(self.standardize(hidden(tokens)))
-        if self.pool == "none":
-            projected = projected + sinusoids(projected.shape[1], self.width).to(projected)
-        return Tokens(projected, tokens.mask)
+            tokens = pooled(tokens)
+        projected = Tokens(self.project(self.standardize(hidden(tokens))), tokens.mask)
+        return placed(projected) if self.pool == "none" else projected
 
     def forward(self, raw: Tokens) -> Tokens:
         """Vectors (B, T, size) -> tokens (B, T or 1, width)."""

@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 import timm
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from timm.data import resolve_data_config
-from torch import Tensor, nn
+from torch import nn
 
 from mmtraits.frames import Normalize, over_real
-from mmtraits.layers import hidden, sinusoids
+from mmtraits.layers import hidden, placed
 from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 from mmtraits.weights import Frozen, Storage, load
@@ -79,8 +79,7 @@ class Encoder(nn.Module):
         """Features (B, T, F), or frames where the backbone is trained -> tokens (B, T, width)."""
         if not self.freeze:
             tokens = self._features(tokens)
-        projected: Tensor = self.project(self.norm(hidden(tokens)))
-        return Tokens(projected + sinusoids(projected.shape[1], self.width).to(projected), tokens.mask)
+        return placed(Tokens(self.project(self.norm(hidden(tokens))), tokens.mask))
 
     def forward(self, raw: Tokens) -> Tokens:
         """Frames uint8 (B, T, H, W, 3) -> tokens (B, T, width)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from mmtraits.frames import Normalize, over_real
-from mmtraits.layers import hidden, masked_mean, sinusoids
+from mmtraits.layers import hidden, masked_mean, placed
 from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 from mmtraits.weights import Frozen, Storage, load
@@ -91,8 +91,7 @@ class Encoder(nn.Module):
         """Features (B, tokens, F), or frames where the backbone is trained -> tokens (B, tokens, width)."""
         if not self.freeze:
             tokens = self._features(tokens)
-        projected: Tensor = self.project(self.norm(hidden(tokens)))
-        return Tokens(projected + sinusoids(projected.shape[1], self.width).to(projected), tokens.mask)
+        return placed(Tokens(self.project(self.norm(hidden(tokens))), tokens.mask))
 
     def forward(self, raw: Tokens) -> Tokens:
         """Frames uint8 (B, T, H, W, 3) -> tokens (B, tokens, width)."""
