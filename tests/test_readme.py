@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtraits.data import synthetic
+from mmtraits.data import manifest, synthetic
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(
@@ -46,6 +46,17 @@ def test_every_block_is_marked_and_the_two_commands_are_what_ci_runs() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert "command_after main" in ci
     assert "command_after tests" in ci
+
+
+def test_the_corpus_shown_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for language, name in (("csv", "clips.csv"), ("yaml", "schema.yaml")):
+        (block,) = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+        (tmp_path / name).write_text(block, encoding="utf-8")
+    found = manifest.read(tmp_path / "clips.csv")
+    assert found.schema.trait_names == ("openness", "extraversion")
+    assert found.labels.tolist() == [[0.61, 0.48], [0.35, 0.71]]
+    assert found.splits == ("train", "test")
 
 
 def test_blocks_run_in_order(folder: Path) -> None:
