@@ -16,7 +16,6 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from mmtraits.errors import ConfigError, joined
 
 Path_ = tuple[str, ...]
-Unit = Field(ge=0.0, le=1.0)
 
 
 class Part(BaseModel):

@@ -33,7 +33,7 @@ from mmtraits.data.dataset import Held, Window
 from mmtraits.data.features import read_features
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError, MMTraitsError, joined
-from mmtraits.media.cache import Store, file_digest
+from mmtraits.media.cache import Store, Stored, file_digest
 from mmtraits.media.load import LoadedClip, load
 from mmtraits.media.sampling import time_covered
 from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, VectorSpec, WaveSpec, Windowing, join_reasons
@@ -41,7 +41,6 @@ from mmtraits.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
-Times = Sequence[tuple[float, float]]
 CHUNK_WINDOWS, CHUNK_BYTES = 2048, 256 << 20  # what is decoded before front-ends run: sorting by length needs many
 BATCH_WINDOWS = 64
 # Elements of input per pass. On a CPU forty windows of faces together take three times as long as one by one.
@@ -351,21 +350,22 @@ def _assemble(
 
 
 def _windows(job: _Job, row: int, given: Mapping[tuple[int, str], Raw], blanks: Mapping[str, Raw]) -> list[Window]:
-    """The windows of one clip that hold anything. A feature of the manifest belongs to each of them."""
-    times: Times = [(0.0, 0.0)]
-    streams: dict[str, Sequence[Any]] = {}
+    """The windows of one clip that hold anything. A feature of the manifest belongs to each of them.
+
+    Streams are joined by the times of their windows: one that was extracted beside fewer others has no empty ones.
+    """
+    read: dict[str, dict[tuple[float, float], Stored]] = {}
     for stream in job.encoders:
         if (key := job.keys.get((row, stream))) is not None:
             entry = job.store.get(key)
             assert entry is not None, "every entry was filled"
-            times, streams[stream] = entry.times, entry.windows
-    columns = {s: streams.get(s) or [Held(given.get((row, s), blanks[s]))] * len(times) for s in job.encoders}
-    kept = [n for n in range(len(times)) if any(columns[s][n].present for s in columns)]
+            read[stream] = dict(zip(entry.times, entry.windows, strict=True))
+    absent_or_given = {s: Held(given.get((row, s), blanks[s])) for s in job.encoders}
+    times = sorted({time for windows in read.values() for time in windows}) or [(0.0, 0.0)]
+    columns = [{s: read.get(s, {}).get(time, absent_or_given[s]) for s in job.encoders} for time in times]
+    kept = [n for n, streams in enumerate(columns) if any(source.present for source in streams.values())]
     seconds = time_covered([times[n] for n in kept]).tolist() if kept else []
-    return [
-        Window(row, s, {stream: column[n] for stream, column in columns.items()})
-        for n, s in zip(kept, seconds, strict=True)
-    ]
+    return [Window(row, s, columns[n]) for n, s in zip(kept, seconds, strict=True)]
 
 
 def _in_memory(windows: Sequence[Window], limit_bytes: int) -> list[Window]:

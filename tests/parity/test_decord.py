@@ -35,7 +35,7 @@ def difference(one: Image, other: Image) -> float:
     return float(np.abs(one.astype(int) - other).mean())
 
 
-def both(path: Path, wanted: Sequence[float], native: float, scaled: float) -> None:
+def assert_both_read_the_same(path: Path, wanted: Sequence[float], native: float, scaled: float) -> None:
     """Same frames at the same times; mean differences in grey levels of the native and the scaled pictures."""
     (ours, _), (theirs, health) = frames(path, "pyav", wanted), frames(path, "decord", wanted)
     assert health.reasons == set()
@@ -51,7 +51,7 @@ def both(path: Path, wanted: Sequence[float], native: float, scaled: float) -> N
 @pytest.mark.parametrize("start_s", [0.0, 3.5])
 def test_a_clip_of_constant_rate(tmp_path: Path, suffix: str, start_s: float) -> None:
     path = clock.write(tmp_path / f"a{suffix}", seconds=4, start_s=start_s)
-    both(path, [0.0, 0.05, *frame_times(0, 4, 16).tolist()], native=0.0, scaled=2.0)
+    assert_both_read_the_same(path, [0.0, 0.05, *frame_times(0, 4, 16).tolist()], native=0.0, scaled=2.0)
     pictures, _ = frames(path, "decord", [1.019], SIZES[1:2])
     assert clock.number(pictures[0].images[0]) == (25 if start_s == 0 or suffix == ".mkv" else 24)
 
@@ -59,18 +59,18 @@ def test_a_clip_of_constant_rate(tmp_path: Path, suffix: str, start_s: float) ->
 def test_a_clip_of_variable_rate(tmp_path: Path) -> None:
     times = [0.0, 0.1, 0.15, 0.5, 0.9, 1.7, 1.95, 3.5]
     path = clock.write(tmp_path / "a.mkv", times_s=times, sound_span_s=None)
-    both(path, [0.05, 0.12, 0.3, 0.6, 1.2, 1.8, 3.0, 3.51], native=0.0, scaled=2.0)
+    assert_both_read_the_same(path, [0.05, 0.12, 0.3, 0.6, 1.2, 1.8, 3.0, 3.51], native=0.0, scaled=2.0)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, -90])
 def test_a_rotated_clip(tmp_path: Path, degrees: int) -> None:
     path = clock.write(tmp_path / "a.mp4", seconds=1, sound_span_s=None, rotation_deg=degrees)
-    both(path, [0.1, 0.5, 0.9], native=0.0, scaled=2.0)
+    assert_both_read_the_same(path, [0.1, 0.5, 0.9], native=0.0, scaled=2.0)
 
 
 def test_wide_pixels(tmp_path: Path) -> None:
     path = clock.write(tmp_path / "a.mp4", seconds=1, sound_span_s=None, aspect=Fraction(3, 2))
-    both(path, [0.1, 0.5, 0.9], native=2.0, scaled=2.0)
+    assert_both_read_the_same(path, [0.1, 0.5, 0.9], native=2.0, scaled=2.0)
     assert frames(path, "decord", [0.5])[0][0].images[0].shape == (96, 192, 3)
 
 
@@ -101,7 +101,7 @@ def test_a_damaged_clip_keeps_its_first_part(tmp_path: Path) -> None:
 def test_what_decord_cannot_open_or_gets_wrong_is_read_by_pyav(tmp_path: Path, real_data: Path) -> None:
     """It has no AV1 decoder, and gives the next group of pictures of MPEG program streams."""
     for name in ("edge/av1_video.mkv", "speaking/bbaf2n.mpg"):
-        both(real_data / "clips" / name, frame_times(0, 2.9, 8).tolist(), native=0.0, scaled=0.0)
+        assert_both_read_the_same(real_data / "clips" / name, frame_times(0, 2.9, 8).tolist(), native=0.0, scaled=0.0)
 
 
 @pytest.mark.parametrize(
@@ -122,4 +122,4 @@ def test_real_clips(real_data: Path, name: str, native: float, scaled: float) ->
     path = real_data / "clips/edge" / name
     with opened(path) as media:
         wanted = frame_times(0, min(6.0, media.info.duration_s), 12).tolist()
-    both(path, wanted, native, scaled)
+    assert_both_read_the_same(path, wanted, native, scaled)

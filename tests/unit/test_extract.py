@@ -79,6 +79,25 @@ def test_a_long_clip_has_windows_that_stand_for_all_of_its_time(tmp_path, manife
     assert sum(window.seconds for window in windows) == pytest.approx(20.0, abs=0.01)
 
 
+def test_a_stream_that_was_extracted_alone_keeps_its_windows_beside_another(tmp_path) -> None:
+    """Alone, sound has no middle window: it is silent there. The words fill all three."""
+    time_s = np.arange(45 * RATE) / RATE
+    loud = np.where((time_s < 15) | (time_s >= 30), 0.3 * np.sin(2 * np.pi * 220 * time_s), 0)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes((loud * 32767).astype("<i2").tobytes())
+    manifest = corpus(tmp_path, [Clip(id="a", audio=tmp_path / "a.wav", text="hello there")])
+    alone = extract(settings(tmp_path), manifest).windows
+    assert len(alone) == 2
+    streams = {**settings(tmp_path).model_dump()["streams"], "text": {"use": "text", "layers": 1, "width": 8}}
+    both = extract(settings(tmp_path, streams=streams), manifest).windows
+    assert [window.streams["text"].present for window in both] == [True, True, True]
+    assert [window.streams["sound"].present for window in both] == [True, False, True]
+    for mine, before in ((both[0], alone[0]), (both[2], alone[1])):
+        np.testing.assert_array_equal(mine.streams["sound"].read().data, before.streams["sound"].read().data)
+    assert [window.seconds for window in both] == pytest.approx([15, 15, 15], abs=0.01)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
