@@ -162,7 +162,7 @@ def _validation(
     scores: NDArray[np.float64],
 ) -> dict[str, float]:
     known = torch.from_numpy(np.isfinite(labels))
-    wanted = (torch.from_numpy(labels) - model.shift.cpu()) / model.scale.cpu()
+    wanted = model.to_target(torch.from_numpy(labels).to(model.shift.device)).cpu()
     loss = losses.total(weights, torch.from_numpy(targets), wanted, known)
     mean = metrics.table(labels, scores, [manifest.clips[row].id for row in clips], manifest.schema)["mean"]
     return {"val_loss": loss.item(), **{f"val_{name}": mean[name] for name in ("mae", "ccc", "pearson", "r2")}}
