@@ -42,7 +42,8 @@ class Trait:
 class TraitSchema:
     """What the K numbers of a score mean: names, scales, signs and who judged them.
 
-    `transform` maps labels to the space in which networks work; it is fitted on training labels only.
+    `transform` maps labels to the space in which networks work; it is fitted on training labels only. `rated`: what a
+    label was given to; where that is a person, scores are averaged over a person's clips before they are judged.
     """
 
     name: str
@@ -50,6 +51,7 @@ class TraitSchema:
     construct: Literal["apparent", "self_reported"]
     judged_by: str
     transform: Literal["min_max", "z_score"] = "min_max"
+    rated: Literal["clip", "person"] = "clip"
 
     @property
     def trait_names(self) -> tuple[str, ...]:

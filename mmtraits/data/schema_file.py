@@ -36,14 +36,15 @@ class _SchemaFile(BaseModel):
     made_by: Literal["apparent", "self_reported"] = Field(alias="construct")  # a pydantic method has the plain name
     judged_by: str = Field(min_length=1)
     transform: Literal["min_max", "z_score"] = "min_max"
+    rated: Literal["clip", "person"] = "clip"
     traits: list[_TraitEntry] = Field(min_length=1)
 
 
-_KEYS = ("name", "construct", "judged_by", "transform", "traits")
+_KEYS = ("name", "construct", "judged_by", "transform", "rated", "traits")
 
 
 def read_schema(path: Path | str) -> TraitSchema:
-    """Read schema.yaml (YAML 1.2, duplicate keys refused): name, construct, judged_by, transform, traits.
+    """Read schema.yaml (YAML 1.2, duplicate keys refused): name, construct, judged_by, transform, rated, traits.
 
     Raises ManifestError that lists every problem.
     """
@@ -76,7 +77,8 @@ def write_schema(path: Path | str, schema: TraitSchema) -> None:
     yaml.width = 1000
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared None, documented as a switch
     with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        yaml.dump({**schema.to_dict(), "traits": traits}, file)
+        data = {**schema.to_dict(), "traits": traits}
+        yaml.dump({k: v for k, v in data.items() if (k, v) != ("rated", "clip")}, file)
 
 
 def _schema_problem(detail: Any) -> str:

@@ -26,8 +26,16 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "spectra": set(),
     "frames": set(),
     "metrics": {"schema"},
-    "calibrate": {"schema"},
-    "baselines": {"schema", "metrics"},
+    "evaluation": {"errors"},
+    "bootstrap": {"schema", "metrics", "evaluation"},
+    "calibrate": {"schema", "evaluation"},
+    "baselines": {"schema", "metrics", "data", "media"},
+    "fairness": {"schema", "metrics", "bootstrap", "evaluation"},
+    "robustness": {"schema", "metrics", "evaluation"},
+    "nuisance": {"schema", "errors", "metrics", "media", "runtime", "evaluation"},
+    "plots": set(),
+    "check": {"config", "errors", "schema", "media", "data", "runtime", "parts"},
+    "compare": {"config", "errors", "data", "train", "evaluate", "evaluation", "bootstrap", "report", "schema"},
     "config": {"errors", "schema"},
     "parts": {"config", "errors"},
     "layers": {"tokens"},
@@ -42,16 +50,16 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "run": {"config", "errors", "schema", "data", "model", "tokens", "extract"},
     "runtime": {"schema", "errors", "media", "calibrate"},
     "predict": {"schema", "errors", "media", "runtime", "report", "data.manifest"},
-    "report": {"schema"},
-    "card": {"schema", "report"},
+    "report": {"schema", "evaluation", "plots"},
+    "card": {"errors", "schema", "report", "evaluation"},
     "evaluate": {
         "config", "errors", "schema", "data", "model", "tokens", "metrics", "baselines", "calibrate", "runtime",
-        "report", "card", "run", "extract",
+        "report", "card", "run", "extract", "evaluation", "bootstrap", "fairness", "robustness", "nuisance",
     },
     "graph": {"errors", "media", "model", "runtime", "schema", "tokens"},
     "export": {
         "config", "errors", "schema", "data", "media", "model", "run", "graph", "evaluate", "calibrate",
-        "runtime", "card",
+        "runtime", "card", "evaluation",
     },
     "cli": EVERYTHING,
 }  # fmt: skip
@@ -68,8 +76,8 @@ HOMES: dict[str, set[str]] = {
     "onnx": {"export", "graph"},
     "onnxscript": {"export"},
     "onnxruntime": {"runtime", "media/faces", "export"},
-    "pandas": {"baselines", "metrics"},
-    "scipy": {"baselines", "metrics"},
+    "pandas": set(),
+    "scipy": {"baselines", "metrics", "bootstrap", "fairness"},
     "sklearn": {"baselines", "metrics"},
     "jinja2": {"report", "card"},
     "safetensors": {"media/cache", "train", "run", "export", "weights", "encoders"},
@@ -79,7 +87,8 @@ HOMES: dict[str, set[str]] = {
 
 TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
-    "data.synthetic", "calibrate", "metrics", "runtime", "predict", "report", "card", "cli",
+    "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
+    "evaluation", "runtime", "predict", "report", "plots", "card", "check", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400
