@@ -172,7 +172,7 @@ class Audit(_Strict):
 
 
 class Subset(_Strict):
-    """The model given some streams only, on the rows that have them; shares are Shapley values where all subsets are."""
+    """The model given some streams only, on the rows that have them."""
 
     streams: list[str]
     clips: int
