@@ -62,6 +62,7 @@ class Manifest:
     clips: tuple[Clip, ...]
     labels: NDArray[np.float64]
     splits: tuple[str | None, ...]
+    lines: tuple[int, ...] = ()  # of the file, where the rows were read from one
 
     @property
     def folder(self) -> Path:
@@ -74,6 +75,17 @@ def read(path: Path | str, *, check_files: bool = False) -> Manifest:
 
     `check_files` also demands that every named file exists. Raises ManifestError that lists every problem.
     """
+    found, problems = examine(path, check_files=check_files)
+    if found is None or problems:
+        raise manifest_error(problems)
+    return found
+
+
+def examine(path: Path | str, *, check_files: bool = False) -> tuple[Manifest | None, list[str]]:
+    """What `read` reads and every problem in it; labels that are wrong are there as they stand. None without schema.
+
+    Raises ManifestError where there is no such file.
+    """
     path = _located(Path(path))
     problems: list[str] = []
     schema: TraitSchema | None = None
@@ -84,10 +96,18 @@ def read(path: Path | str, *, check_files: bool = False) -> Manifest:
     table = _Table(path, schema.traits if schema else None, labelled=schema is not None, check_files=check_files)
     table.parse()
     problems += table.problems
-    if schema is None or problems:
-        raise manifest_error(problems)
+    if schema is None:
+        return None, problems
     labels = np.array(table.labels, dtype=np.float64).reshape(len(table.clips), len(schema.traits))
-    return Manifest(path=path, schema=schema, clips=tuple(table.clips), labels=labels, splits=tuple(table.splits))
+    found = Manifest(
+        path=path,
+        schema=schema,
+        clips=tuple(table.clips),
+        labels=labels,
+        splits=tuple(table.splits),
+        lines=tuple(table.lines),
+    )
+    return found, problems
 
 
 def read_clips(path: Path | str, *, check_files: bool = False) -> tuple[Clip, ...]:
@@ -136,6 +156,7 @@ class _Table:
         self.clips: list[Clip] = []
         self.labels: list[list[float]] = []
         self.splits: list[str | None] = []
+        self.lines: list[int] = []
         self.problems: list[str] = []
         self._line = 1
         self._line_of_id: dict[str, int] = {}
@@ -220,6 +241,7 @@ class _Table:
         if split not in (None, *SPLITS):
             self._say(f"split {split!r}; expected train, val, test or an empty cell")
         self.splits.append(split)
+        self.lines.append(self._line)
 
     def _clip(self, row: Mapping[str, str]) -> Clip:
         start_s, end_s = self._seconds(row, "start_s") or 0.0, self._seconds(row, "end_s")
