@@ -46,6 +46,7 @@ class DataConfig(BaseModel):
     cache: Path = Path("cache")
     in_memory_mb: int = Field(4096, ge=0)
     batch_size: int = Field(32, ge=1)
+    balance: Literal["none", "person"] = "none"  # person: each is met equally often in an epoch, however many clips
     workers: int = Field(0, ge=0)
     backend: Literal["pyav", "decord"] = "pyav"
     windowing: WindowingConfig = WindowingConfig()
@@ -76,13 +77,19 @@ class TrainerConfig(BaseModel):
 
 
 class ProtocolConfig(BaseModel):
-    """Which rows train, select and test. Groups of `by` are never divided, except by the corpus's own split."""
+    """Which rows train, select and test. Groups of `by` are never divided, except by the corpus's own split.
+
+    `stratify`: what the parts are alike in, `label` and names of attributes. `allow_leakage` trains although persons
+    are both in training and outside of it; it is recorded in the run and stands on its card.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     split: Literal["official", "holdout", "kfold"] = "official"
     folds: int = Field(5, ge=2)
     by: str = "person"
     seed: int = 0
+    stratify: tuple[str, ...] = ()
+    allow_leakage: bool = False
 
 
 class RunsConfig(BaseModel):

@@ -35,6 +35,7 @@ from mmtraits.config import RunConfig, dump, load
 from mmtraits.data import splits
 from mmtraits.data.batch import Batch, collate
 from mmtraits.data.dataset import Window, WindowDataset
+from mmtraits.data.leakage import shared_rows
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError
 from mmtraits.extract import Extraction, extract
@@ -61,7 +62,7 @@ def plan(config: RunConfig, manifest: Manifest) -> list[Member]:
     by_fold = runs.over == "fold"
     if by_fold and protocol.split != "kfold":
         raise ConfigError(f"runs.over: found 'fold' with protocol.split {protocol.split!r}; expected 'kfold'")
-    options = protocol.model_dump()
+    options = protocol.model_dump(exclude={"allow_leakage"})
     members = []
     for fold in range(protocol.folds if by_fold else 1):
         rows = splits.assign(manifest, member=fold, **options)
@@ -71,6 +72,31 @@ def plan(config: RunConfig, manifest: Manifest) -> list[Member]:
             name = "-".join(names) or "single"
             members.append(Member(name=name, seed=config.seed + seed, rows=rows, transform=transform))
     return members
+
+
+def leakage(config: RunConfig, manifest: Manifest, members: Sequence[Member]) -> dict[str, Any]:
+    """Persons in training and outside of it, over all members, as run.json records them; null without persons.
+
+    Raises ConfigError where there are any and `protocol.allow_leakage` is not set.
+    """
+    persons = [clip.person for clip in manifest.clips]
+    allowed = config.protocol.allow_leakage
+    if not any(persons):
+        return {"persons_shared": None, "clips_shared": None, "allowed": allowed}
+    who, clips = set[str](), set[int]()
+    for member in members:
+        outside = np.concatenate([rows for split, rows in member.rows.items() if split != "train"])
+        shared, rows = shared_rows(persons, member.rows["train"], outside)
+        who |= set(shared)
+        clips |= set(rows.tolist())
+    if who and not allowed:
+        raise ConfigError(
+            f"protocol.split {config.protocol.split!r}: {len(who)} persons of {manifest.path} are both in training and "
+            f"in validation or test, with {len(clips)} clips there: scores would tell who is recognised. Use "
+            "protocol.split=kfold or holdout with protocol.by=person, or, to compare with papers that did so, "
+            "protocol.allow_leakage=true"
+        )
+    return {"persons_shared": len(who), "clips_shared": len(clips), "allowed": allowed}
 
 
 def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
@@ -89,12 +115,15 @@ def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     """What a resumed run may not change; where its data lie and how long it trains it may."""
-    data = {key: getattr(config.data, key) for key in ("windowing", "batch_size", "backend")}
+    data = {key: getattr(config.data, key) for key in ("windowing", "batch_size", "balance", "backend")}
     return {**config.model_dump(exclude={"trainer", "data"}), **data}
 
 
 def create(folder: Path, config: RunConfig, manifest: Manifest, members: Sequence[Member], found: Extraction) -> None:
-    """Write config.yaml, run.json and the members' folders. Raises ConfigError where a resumed run's rows moved."""
+    """Write config.yaml, run.json and the members' folders.
+
+    Raises ConfigError where a resumed run's rows moved, or where `leakage` does.
+    """
     about = _about(config, manifest, members, found)
     if (folder / "run.json").is_file() and read_run(folder)["members"] != about["members"]:
         raise ConfigError(f"{folder / 'run.json'}: other rows or labels than in {manifest.path}; start a new run")
@@ -114,6 +143,7 @@ def _about(config: RunConfig, manifest: Manifest, members: Sequence[Member], fou
         "clips": len(ids),
         "dropped": list(found.dropped),
         "reasons": dict(found.reasons),
+        "leakage": leakage(config, manifest, members),
         "members": {
             member.name: {
                 "seed": member.seed,

@@ -182,13 +182,15 @@ def fit(
     """Train every member of a run; returns the run folder `root/config.name`.
 
     `resume` continues an interrupted run as if it had never stopped. `progress` shows Lightning's progress bar,
-    `extracting` hears of clips that are read. Raises ConfigError for a folder that exists (or, to resume, does not),
-    ManifestError for wrong data, MMTraitsError for a loss that is not finite.
+    `extracting` hears of clips that are read. Raises ConfigError for a folder that exists (or, to resume, does not) and
+    for a split with persons of training (`protocol.allow_leakage`), ManifestError for wrong data, MMTraitsError for a
+    loss that is not finite.
     """
     folder = Path(root) / config.name
     run.check_folder(folder, config, resume=resume)
     manifest = manifests.read(config.data.manifest)
     plan = run.plan(config, manifest)
+    run.leakage(config, manifest, plan)  # refused before anything is computed
     device = _device(config)
     features = extract(config, manifest, device=device, progress=extracting)
     models = {member.name: _prepared(config, manifest, features, member) for member in plan[:1]}  # fails before writing
@@ -258,6 +260,7 @@ def _train(
         workers=config.data.workers,
         seed=member.seed,
         pinned=_device(config).type == "cuda",
+        persons=_owners(manifest, train) if config.data.balance == "person" else None,
     )
     task = TraitTask(model, config, manifest, member.seed)
     last = folder / "last.ckpt"
@@ -269,6 +272,12 @@ def _train(
     task.load_state_dict(state, strict=False)
     if trainer.is_global_zero:
         run.save_member(folder, task.model)
+
+
+def _owners(manifest: Manifest, windows: WindowDataset) -> list[str]:
+    """Whose each window is; a clip without a person is its own."""
+    clips = [manifest.clips[window.row] for window in windows.windows]
+    return [f"person {clip.person}" if clip.person else f"clip {clip.id}" for clip in clips]
 
 
 def _write_results(folder: Path, config: RunConfig, manifest: Manifest, features: Extraction, member: Member) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from lightning import LightningDataModule
@@ -13,7 +14,7 @@ from mmtraits.data.dataset import LengthBatches, WindowDataset
 
 
 class ClipData(LightningDataModule):  # type: ignore[misc]  # mypy does not follow lightning
-    """Training and validation windows of one member of a run."""
+    """Training and validation windows of one member of a run; `persons` of the training windows: met equally often."""
 
     def __init__(
         self,
@@ -24,20 +25,23 @@ class ClipData(LightningDataModule):  # type: ignore[misc]  # mypy does not foll
         workers: int = 0,
         seed: int = 0,
         pinned: bool = False,
+        persons: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed, self.persons = batch_size, seed, persons
         workers = min(workers, _cores())  # more would only be in each other's way
         self.reading: dict[str, Any] = {
             "collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned,
         }  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Every training window once per epoch."""
+        """Every training window once per epoch, or every person equally often."""
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         lengths = [window.steps for window in self.train.windows]
-        batches = LengthBatches(lengths, self.batch_size, self.seed, rank=rank, processes=processes)
+        batches = LengthBatches(
+            lengths, self.batch_size, self.seed, rank=rank, processes=processes, persons=self.persons
+        )
         return DataLoader(self.train, batch_sampler=batches, **self.reading)
 
     def val_dataloader(self) -> DataLoader[Item]:

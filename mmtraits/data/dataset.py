@@ -88,13 +88,22 @@ class LengthBatches(Sampler[list[int]]):
 
     Shuffled, cut into pools of `POOL` batches, sorted by length within a pool, cut into batches, batches shuffled. So a
     resumed run meets the batches that an uninterrupted one would have met. With several processes each takes its
-    share; all take equally many. Only training uses it: every window is met once per epoch.
+    share; all take equally many. Only training uses it: every window is met once per epoch, or, where `persons` names
+    the owner of each window, every person equally often (one more or less), by windows drawn anew in every epoch.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int, *, rank: int = 0, processes: int = 1
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        seed: int,
+        *,
+        rank: int = 0,
+        processes: int = 1,
+        persons: Sequence[str] | None = None,
     ) -> None:
         self.lengths = np.asarray(lengths)
+        self.owner = None if persons is None else np.unique(persons, return_inverse=True)[1]
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.processes = rank, processes
@@ -110,10 +119,21 @@ class LengthBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = np.random.default_rng((self.seed, self.epoch))
-        order = draw.permutation(len(self.lengths))
+        order = draw.permutation(len(self.lengths)) if self.owner is None else _by_owner(self.owner, draw)
         pool = POOL * self.batch_size
         parts = [order[start : start + pool] for start in range(0, len(order), pool)]
         ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
         batches = [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
         turns = draw.permutation(len(batches))[self.rank :: self.processes][: len(self)]
         yield from (batches[turn].tolist() for turn in turns)
+
+
+def _by_owner(owner: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
+    """As many windows as there are, of all owners in turn; none twice before all of its owner's were taken."""
+    shuffled = draw.permutation(len(owner))
+    grouped = shuffled[np.argsort(owner[shuffled], kind="stable")]
+    counts = np.bincount(owner)
+    starts = np.cumsum(counts) - counts
+    turn, place = np.divmod(np.arange(len(owner)), len(counts))
+    who = draw.permutation(len(counts))[place]
+    return draw.permutation(grouped[starts[who] + turn % counts[who]])

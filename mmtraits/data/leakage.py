@@ -70,7 +70,7 @@ class Leak:
 
 
 def report(manifest: Manifest, rows: Mapping[str, Rows], *, texts: Sequence[str] | None = None) -> Leak:
-    """Compare the rows under `train` with those under every other name. `texts` (N,): `said` of every clip, if known."""
+    """Compare the rows under `train` with those under every other name; `texts` (N,): `said` of each clip, if known."""
     ids = np.array([clip.id for clip in manifest.clips], np.str_)
     rows = {name: own[np.argsort(ids[own], kind="stable")] for name, own in rows.items()}
     train = rows["train"]
