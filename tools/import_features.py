@@ -1,0 +1,215 @@
+"""Features of other tools -> a stream of a manifest: `import_features.py KIND SOURCE... MANIFEST --stream NAME`.
+
+KIND: openface, pyfeat, opensmile (CSV files or folders of them) or mmsa (one pickle, with --modality). The layouts:
+mmtraits/data/imports.py. MANIFEST, a prepared folder, gets NAME.npz and the column feature_NAME; everything else in it
+stays. A file belongs to the clip with its name, or to every clip cut from the medium with its name; of such a clip only
+the steps inside its stretch are taken. Nothing is filled in: a clip without features has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmtraits.data import imports
+from mmtraits.data import manifest as manifests
+from mmtraits.data.prepare import Dropped, finish, run
+from mmtraits.errors import ManifestError
+from mmtraits.schema import Clip
+
+Steps = NDArray[np.float32]
+KINDS = ("openface", "pyfeat", "opensmile", "mmsa")
+POOLS = ("none", "mean", "mean_std")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, import, print the report; 2 when something is wrong."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kind", choices=KINDS, help="which tool wrote the files")
+    parser.add_argument("source", nargs="+", type=Path, help="its files, or folders that hold them at any depth")
+    parser.add_argument("manifest", type=Path, help="the prepared folder: clips.csv with schema.yaml beside it")
+    parser.add_argument("--stream", required=True, help="name of the stream; the column is feature_<stream>")
+    parser.add_argument("--columns", nargs="+", default=(), metavar="PATTERN", help="which features: AU*_r gaze_*")
+    parser.add_argument("--modality", choices=imports.MODALITIES, help="mmsa: which of its three")
+    parser.add_argument("--fps", type=float, help="pyfeat: frames per second, where clips are cut from longer media")
+    parser.add_argument("--pool", choices=POOLS, default="none", help="one vector per clip instead of its steps")
+    return run(prepare, parser.parse_args(arguments))
+
+
+def prepare(
+    kind: str,
+    source: Sequence[Path],
+    manifest: Path,
+    *,
+    stream: str,
+    columns: Sequence[str] = (),
+    modality: str | None = None,
+    fps: float | None = None,
+    pool: str = "none",
+) -> str:
+    """Write the stream into the manifest's folder, whole or not at all; return the report. Raises ManifestError."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", stream):
+        raise ManifestError(f"--stream {stream!r}; expected lower-case letters, digits and underscores")
+    if (kind == "mmsa") != (modality is not None):
+        raise ManifestError(f"--modality {modality}: mmsa needs one of {', '.join(imports.MODALITIES)}, no other kind")
+    corpus = manifests.read(manifest)
+    if corpus.path.name != "clips.csv":
+        raise ManifestError(f"{corpus.path}: expected clips.csv, or the folder that holds one (unpack a clips.csv.gz)")
+    found = _read(kind, source, columns, modality, fps)
+    dropped = Dropped()
+    steps = {clip: _pooled(values, pool) for clip, values in _matched(found, corpus.clips, dropped).items()}
+    if not steps:
+        raise ManifestError("\n".join([f"{corpus.path}: no clip got features; nothing was written", *dropped.lines()]))
+    for clip in corpus.clips:
+        if clip.id not in steps:
+            dropped.add(clip.id, f"clips without {stream} features")
+    names = next(iter(found.values())).names
+    names = (*names, *(f"{name}_sd" for name in names)) if pool == "mean_std" else names
+    arrays, references = _written(steps, f"{stream}.npz")
+    report = finish(
+        replace(corpus, clips=tuple(_with(clip, stream, references.get(clip.id)) for clip in corpus.clips)),
+        dropped,
+        corpus.folder,
+        files=[(f"{stream}.npz", arrays), (f"{stream}.columns.txt", "".join(f"{name}\n" for name in names))],
+    )
+    return "\n".join([report, *_rows_left_out(found.values()), "", *_config(stream, len(names))])
+
+
+def _read(
+    kind: str, source: Sequence[Path], columns: Sequence[str], modality: str | None, fps: float | None
+) -> dict[str, imports.Imported]:
+    """Every file's features by key; all of the same columns."""
+    found: dict[str, imports.Imported] = {}
+    origin: dict[str, Path] = {}
+    for path in _files(source, (".pkl", ".pickle") if kind == "mmsa" else (".csv",)):
+        for key, features in _file(kind, path, columns, modality, fps).items():
+            if key in found:
+                raise ManifestError(f"{path}: features of {key!r} are already in {origin[key]}; keep one of them")
+            found[key], origin[key] = features, path
+    first = next(iter(found))
+    for key, features in found.items():
+        if features.names != found[first].names:
+            odd = sorted(set(features.names) ^ set(found[first].names)) or ["their order"]
+            differ = f"{', '.join(odd[:8])}{', ...' if len(odd) > 8 else ''}"
+            raise ManifestError(f"{origin[key]}: other columns than {origin[first]}: {differ}; choose with --columns")
+    return found
+
+
+def _file(
+    kind: str, path: Path, columns: Sequence[str], modality: str | None, fps: float | None
+) -> dict[str, imports.Imported]:
+    if kind == "mmsa":
+        return imports.mmsa(path, str(modality))
+    if kind == "pyfeat":
+        return imports.pyfeat(path, columns, fps=fps)
+    return {"openface": imports.openface, "opensmile": imports.opensmile}[kind](path, columns)
+
+
+def _files(source: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
+    files: list[Path] = []
+    for path in source:
+        below = sorted(path.rglob("*")) if path.is_dir() else [path]
+        files += [file for file in below if file == path or (file.is_file() and file.suffix.lower() in suffixes)]
+    if not files:
+        raise ManifestError(f"{', '.join(map(str, source))}: no file with suffix {' or '.join(suffixes)}")
+    return files
+
+
+# ---------------------------------------------------------------------------------------------------- files to clips
+
+
+def _matched(found: Mapping[str, imports.Imported], clips: Sequence[Clip], dropped: Dropped) -> dict[str, Steps]:
+    """Steps (T, D) by clip id, in the manifest's order."""
+    by_id, by_medium = _names_of(clips)
+    steps: dict[str, Steps] = {}
+    for key, features in found.items():
+        names = (key, key.replace("$_$", "_"))  # MMSA joins video and clip by $_$
+        whole = next((by_id[name] for name in names if name in by_id), [])
+        parts = next((by_medium[name] for name in names if name in by_medium), [])
+        if len(whole) > 1:
+            dropped.add(key, "features for several clips of one name")
+        elif not whole and not parts:
+            dropped.add(key, "features without a clip of that name")
+        elif not len(features.values):
+            dropped.add(key, "features of which no row is left")
+        elif whole:
+            steps[whole[0].id] = features.values
+        else:
+            steps |= {clip.id: values for clip in parts if len(values := _inside(features, clip, dropped))}
+    return {clip.id: steps[clip.id] for clip in clips if clip.id in steps}
+
+
+def _names_of(clips: Sequence[Clip]) -> tuple[dict[str, list[Clip]], dict[str, list[Clip]]]:
+    """Clips by their own id, with or without folders and suffix, and by the stem of their medium."""
+    by_id: defaultdict[str, list[Clip]] = defaultdict(list)
+    by_medium: defaultdict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        for name in {clip.id, Path(clip.id).name, Path(clip.id).stem}:
+            by_id[name].append(clip)
+        for name in {path.stem for path in (clip.video, clip.audio, clip.transcript) if path}:
+            by_medium[name].append(clip)
+    for clip in clips:
+        by_id[clip.id] = [clip]  # a full id is never in doubt
+    return by_id, by_medium
+
+
+def _inside(features: imports.Imported, clip: Clip, dropped: Dropped) -> Steps:
+    """The steps inside the clip's stretch of its medium."""
+    if clip.start_s == 0 and clip.end_s is None:
+        return features.values
+    if features.times_s is None:
+        dropped.add(clip.id, "its features tell no times, so that its stretch cannot be cut out")
+        return features.values[:0]
+    end_s = np.inf if clip.end_s is None else clip.end_s
+    values = features.values[(features.times_s >= clip.start_s) & (features.times_s < end_s)]
+    if not len(values):
+        dropped.add(clip.id, "no step inside its stretch of the medium")
+    return values
+
+
+# ---------------------------------------------------------------------------------------------------- what is written
+
+
+def _pooled(values: Steps, pool: str) -> Steps:
+    if pool == "none":
+        return values
+    mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+    return np.concatenate([mean, deviation] if pool == "mean_std" else [mean])[None].astype(np.float32)
+
+
+def _written(steps: Mapping[str, Steps], file: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """What the file holds: a table where all clips have as many steps, else an array each; and the references to it."""
+    if len({len(values) for values in steps.values()}) == 1:
+        table = {"clip": np.array(list(steps)), "features": np.stack(list(steps.values()))}
+        return table, {clip: f"{file}#{clip}" for clip in steps}
+    keys = {clip: f"clip/{clip}" for clip in steps}  # never the name of a parameter of np.savez
+    return {keys[clip]: values for clip, values in steps.items()}, {clip: f"{file}#{key}" for clip, key in keys.items()}
+
+
+def _with(clip: Clip, stream: str, reference: str | None) -> Clip:
+    others = {name: other for name, other in clip.features.items() if name != stream}
+    return replace(clip, features={**others, stream: reference} if reference else others)
+
+
+def _rows_left_out(found: Iterable[imports.Imported]) -> list[str]:
+    total: Counter[str] = Counter()
+    for features in found:
+        total.update(features.dropped)
+    return [f"rows left out: {count} {reason}" for reason, count in total.most_common(10)]
+
+
+def _config(stream: str, size: int) -> list[str]:
+    return ["to train on it, in the config:", "streams:", f"  {stream}: {{use: precomputed, size: {size}}}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
