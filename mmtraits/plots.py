@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 WIDTH = 340
 _LEFT, _RIGHT, _LINE = 44.0, 332.0, 14.0  # of the plotting area; height of a line of text
+_BAND = 16.0  # height of the band that holds the mark of a row
 _NAME_COLUMNS = 42  # letters of a row's name that fit beside its number
 Mark = Literal["disc", "ring", "square", "diamond"]
 Point = tuple[float, float | None, float | None, float | None]  # x, value, lower, upper
@@ -95,22 +96,21 @@ def forest(title: str, rows: Sequence[Dot], *, x: str) -> Markup:
 def dots(title: str, rows: Sequence[Dot], *, x: str, line: float | None = None, line_name: str = "") -> Markup:
     """Numbers with intervals, one row each under its name; `line`: a value to compare with."""
     drawn = [value for row in rows for value in (row.value, row.lower, row.upper, *row.others)]
-    low, high = _span([*drawn, line])
     names = [_wrapped(row.name) for row in rows]
     top = 18.0 if line is not None else 4.0
-    bottom = top + sum(_LINE * len(name) + 16 for name in names)
-    across = Axis(x, low, high, 10, _RIGHT)
-    parts = _across(across, bottom, top)
+    bottom = top + sum(_LINE * len(name) + _BAND for name in names)
+    across = Axis(x, *_span([*drawn, line]), 10, _RIGHT)
+    parts = _across(across, bottom, bottom)
     if line is not None:
         at = across.at(line)
         anchor = "start" if at < WIDTH / 3 else "end" if at > WIDTH * 2 / 3 else "middle"
-        parts += [_line(at, top, at, bottom, dash="4 3", opacity=0.8), _text(at, top - 6, line_name, anchor)]
+        parts.append(_text(at, top - 6, line_name, anchor))
     y = top
     for row, name in zip(rows, names, strict=True):
         parts += [_text(2, y + 11 + _LINE * n, text) for n, text in enumerate(name)]
         parts.append(_text(WIDTH - 2, y + 11, row.text, "end"))
-        y += _LINE * len(name) + 16
-        parts += _dot(row, across, y - 9)
+        y += _LINE * len(name) + _BAND
+        parts += [*_grid(across, y, line), *_dot(row, across, y - _BAND / 2)]
     return _figure(title, bottom + 34, parts)
 
 
@@ -130,6 +130,14 @@ def curve(title: str, points: Sequence[Point], *, x: str, y: str) -> Markup:
 
 
 # ---------------------------------------------------------------------------------------------------- rows and bands
+
+
+def _grid(across: Axis, bottom: float, line: float | None) -> list[Markup]:
+    """Ticks and the line to compare with, over the band of one row: a name is never struck through."""
+    top = bottom - _BAND
+    ticks = [across.at(value) for value, _ in _ticks(across.low, across.high)]
+    parts = [_line(at, top + 1, at, bottom - 1, opacity=0.15) for at in ticks]
+    return parts if line is None else [*parts, _line(across.at(line), top, across.at(line), bottom, dash="3 2")]
 
 
 def _dot(row: Dot, across: Axis, y: float) -> list[Markup]:
