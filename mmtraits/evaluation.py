@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -232,12 +232,13 @@ class Reliability(_Strict):
 
 
 class Leakage(_Strict):
-    """Persons in training and in the evaluated rows, equal transcripts between them, and what looking up gives."""
+    """What training shares with the evaluated rows: persons (null: unnamed), transcripts, and whole rows."""
 
-    persons_shared: int
-    clips_shared: int
+    persons_shared: int | None
+    clips_shared: int | None
     near_duplicates: int
-    allowed: bool = False
+    trained_on: int = 0
+    allowed: bool = False  # by protocol.allow_leakage
 
 
 class Finding(_Strict):
@@ -284,6 +285,38 @@ def number(value: float) -> float | None:
 def to_json(found: Evaluation) -> str:
     """The text of evaluation.json."""
     return json.dumps(found.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+_TITLES = {
+    "one_minus_mae": "1-MAE", "skill": "skill", "pearson": "r", "ccc": "CCC", "r2": "R2", "macro_f1": "F1", "uar": "UAR",
+}  # fmt: skip
+_MARKS = {"fail": "FAIL", "warn": "warn", "info": "info"}
+
+
+def to_text(found: Evaluation) -> str:
+    """For a terminal: what must be known first, then a table per set of rows; intervals are in the files."""
+    lines = [f"{found.name} ({found.kind}) on {found.manifest}", found.protocol, ""]
+    lines += [f"{_MARKS[finding.level]}  {finding.text}" for finding in found.findings]
+    for rows in found.rows:
+        counted = f"{rows.clips} clips of {rows.persons} persons"
+        columns = [name for name in _TITLES if name in rows.systems[0].table.mean]
+        header = "".join(f"{_TITLES[name]:>8}" for name in columns)
+        lines += ["", f"{rows.name}: {counted}", f"  {'':<34}{header}       n"]
+        model = rows.systems[0].table
+        lines += [_line(trait, row.metrics, columns, str(row.n)) for trait, row in model.traits.items()]
+        for system in rows.systems:
+            most = max((row.n for row in system.table.traits.values()), default=0)
+            lines.append(_line(f"{system.name}, mean", system.table.mean, columns, str(most)))
+    return "\n".join([*lines, "", *(f"note: {note}" for note in found.notes)])
+
+
+def _line(name: str, metrics: Mapping[str, Estimate], columns: Sequence[str], n: str) -> str:
+    values = [metrics[column].value if column in metrics else None for column in columns]
+    return f"  {name[:33]:<34}{''.join(f'{_cell(value):>8}' for value in values)}{n:>8}"
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def read(path: Path) -> Evaluation:

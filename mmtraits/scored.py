@@ -1,0 +1,95 @@
+"""What a run or a bundle says of labelled rows, by every set of streams that may speak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmtraits.baselines import Fold
+from mmtraits.data.manifest import Manifest
+from mmtraits.errors import ManifestError
+from mmtraits.schema import TraitSchema
+
+Split = Literal["train", "val", "test"]
+Streams = frozenset[str]
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """n rows of a manifest and what was said of them; all arrays are in the order of `rows`.
+
+    by_streams: per set of given streams (n, K), NaN where a row lacks one of them. present: (n, P). seeds: the scores
+    of members of one seed, where there are several. folds: rows that members learned from and were tested on; none
+    where the manifest does not hold them. low, high: (K,) finite ends of the scale. mean, median: (n, K) of the
+    training labels. lower, upper: a bundle's intervals.
+    """
+
+    rows: NDArray[np.int64]
+    streams: tuple[str, ...]
+    by_streams: Mapping[Streams, Scores]
+    present: NDArray[np.bool_]
+    status: tuple[str, ...]
+    protocol: str  # a sentence
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    mean: Scores
+    median: Scores | None
+    floor_of: str  # where mean and median come from
+    seeds: Mapping[str, Scores] = field(default_factory=dict)
+    folds: Sequence[Fold] = ()
+    lower: Scores | None = None
+    upper: Scores | None = None
+    notes: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)  # for the provenance
+
+    @property
+    def scores(self) -> Scores:
+        """(n, K) from all streams that a row has; NaN where it has none."""
+        return largest(self.by_streams)
+
+
+def largest(by_streams: Mapping[Streams, Scores]) -> Scores:
+    """Per set of streams (n, K) -> (n, K): of each row what belongs to the most streams."""
+    best = np.full(next(iter(by_streams.values())).shape, np.nan)
+    for streams in sorted(by_streams, key=len):  # smallest first: what stays is the largest set
+        best = np.where(np.isnan(by_streams[streams]), best, by_streams[streams])
+    return best
+
+
+def check_traits(schema: TraitSchema, manifest: Manifest, source: Path) -> None:
+    """ManifestError unless the manifest has the traits that `source` scores."""
+    if schema.traits != manifest.schema.traits:
+        raise ManifestError(
+            f"{manifest.path}: traits {', '.join(manifest.schema.trait_names)} with their scales; "
+            f"{source} scores {', '.join(schema.trait_names)} and needs the same traits, scales and order"
+        )
+
+
+def official(manifest: Manifest, split: Split) -> NDArray[np.int64]:
+    """Rows of the manifest's own split; all where it divides nothing."""
+    if not any(manifest.splits):
+        return np.arange(len(manifest.clips))
+    rows = np.flatnonzero([own == split for own in manifest.splits])
+    if not len(rows):
+        raise ManifestError(f"{manifest.path}: no row has split {split!r}; fill the column or name another split")
+    return rows
+
+
+def bounds(transforms: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
+    """The finite ends of the scale, the widest of all members."""
+    return {
+        "low": np.min([t["low"] for t in transforms], axis=0),
+        "high": np.max([t["high"] for t in transforms], axis=0),
+    }
+
+
+def rows_of(manifest: Manifest, split: Split) -> str:
+    """`official`, in words."""
+    named = f"the manifest's split `{split}`" if any(manifest.splits) else "all rows of the manifest"
+    return f"{named}, {len(manifest.clips)} clips in all."

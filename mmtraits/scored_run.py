@@ -1,0 +1,215 @@
+"""What a run says of labelled rows, each scored by the members that did not learn from it; and its clips' features."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmtraits import baselines, config, extract, run
+from mmtraits.baselines import Fold
+from mmtraits.data.manifest import Manifest
+from mmtraits.errors import ConfigError, ManifestError
+from mmtraits.schema import TraitSchema
+from mmtraits.scored import Scored, Scores, Split, Streams, bounds, check_traits, largest, official, rows_of
+
+ByRow = tuple[list[int], Scores]  # rows of the manifest, scores (n, K)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Spoken:
+    """What one member says of the rows it is asked about; its training labels' mean and median (K,)."""
+
+    seed: str
+    fold: Fold
+    mean: NDArray[np.float64]
+    median: NDArray[np.float64] | None
+    by_streams: Mapping[Streams, ByRow]
+
+
+def score(folder: Path, manifest: Manifest, split: Split, device: str = "cpu") -> Scored:
+    """A run's scores of its own rows of a split, or of a foreign manifest. Raises ConfigError or ManifestError."""
+    about, spoken, home = _members(folder, manifest, split, device)
+    rows = np.unique(np.concatenate([member.fold.test for member in spoken])).astype(np.int64)
+    if not len(rows):
+        raise ManifestError(f"{manifest.path}: none of its clips is in split {split!r} of {folder}")
+    shape = manifest.labels.shape
+    said = {streams: scores[rows] for streams, scores in _mean_of_members(spoken, shape).items()}
+    present = np.stack([_has(said, stream, len(rows)) for stream in about["streams"]], axis=1)
+    known = [(member.fold.test, member.median) for member in spoken if member.median is not None]
+    missing = len(about["members"]) - len(spoken)
+    return Scored(
+        rows=rows,
+        streams=tuple(about["streams"]),
+        by_streams=said,
+        present=present,
+        status=tuple(_status(row) for row in present),
+        protocol=_protocol(folder, manifest, split, home=home),
+        **bounds([member["transform"] for member in about["members"].values()]),
+        mean=_spread([(member.fold.test, member.mean) for member in spoken], shape)[rows],
+        median=_spread(known, shape)[rows] if len(known) == len(spoken) else None,
+        floor_of="each member's training rows",
+        seeds=_seeds(spoken, rows, shape),
+        folds=_unique([member.fold for member in spoken]) if home else (),
+        notes=[f"{missing} of {len(about['members'])} members are not trained to their end"] if missing else [],
+        about=about,
+    )
+
+
+def _seeds(spoken: Sequence[_Spoken], rows: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Scores]:
+    """Scores (n, K) by the members of one seed, where there are several."""
+    groups = {seed: [one for one in spoken if one.seed == seed] for seed in sorted({one.seed for one in spoken})}
+    if len(groups) < 2:
+        return {}
+    return {f"seed {seed}": largest(_mean_of_members(group, shape))[rows] for seed, group in groups.items()}
+
+
+def _protocol(folder: Path, manifest: Manifest, split: Split, *, home: bool) -> str:
+    options = config.load(folder / "config.yaml").protocol
+    clips = len(manifest.clips)
+    if not home:
+        return f"Clips that training did not see: {rows_of(manifest, split)}"
+    if options.split == "kfold" and split == "test":
+        return f"Out of fold: {options.folds} folds of {clips} clips, no {options.by} in two of them."
+    whose = "the corpus's own split" if options.split == "official" else f"a split that divides no {options.by}"
+    return f"Rows `{split}` of {whose}, of {clips} clips in all."
+
+
+def _has(said: Mapping[Streams, Scores], stream: str, rows: int) -> NDArray[np.bool_]:
+    """(n,) rows that were scored from this stream alone."""
+    alone = said.get(frozenset([stream]))
+    return np.zeros(rows, np.bool_) if alone is None else ~np.isnan(alone).all(axis=1)
+
+
+def _status(present: NDArray[np.bool_]) -> str:
+    return "ok" if present.all() else "degraded" if present.any() else "failed"
+
+
+def _unique(folds: Sequence[Fold]) -> list[Fold]:
+    """Members that differ in their seed alone share a fold."""
+    return list({(fold.train.tobytes(), fold.test.tobytes()): fold for fold in folds}.values())
+
+
+def _members(folder: Path, manifest: Manifest, split: Split, device: str) -> tuple[dict[str, Any], list[_Spoken], bool]:
+    """run.json; what every finished member says of its own rows of the split, or of a foreign manifest; which it is."""
+    about = run.read_run(folder)
+    check_traits(TraitSchema.from_dict(about["schema"]), manifest, folder)
+    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
+    used = {clip for member in about["members"].values() for ids in member["splits"].values() for clip in ids}
+    home = bool(used & row_of.keys())
+    asked = None if home else official(manifest, split).tolist()
+    spoken = [_ask(member, about, manifest, row_of, split, asked, device) for member in run.members_of(folder)]
+    if not spoken:
+        raise ConfigError(f"{folder}: no member is trained to its end; finish it with `mmtraits train --resume`")
+    return about, spoken, home and all(m.median is not None for m in spoken)
+
+
+def _ask(
+    member: Path,
+    about: Mapping[str, Any],
+    manifest: Manifest,
+    row_of: Mapping[str, int],
+    split: Split,
+    asked: list[int] | None,
+    device: str,
+) -> _Spoken:
+    """One member's scores of `asked`, or where that is None of its own rows of the split."""
+    own_about = about["members"][member.name]
+    splits = own_about["splits"]
+    own = {name: [row_of[clip] for clip in ids if clip in row_of] for name, ids in splits.items()}
+    rows = own[split] if asked is None else asked
+    if asked is None and split == "test":
+        table = _recorded(member / "predictions.csv")
+    else:
+        table = _computed(member, manifest, rows, device)
+    labels = manifest.labels[own["train"]]
+    mean, median = baselines.training_mean(labels), baselines.training_median(labels)
+    whole = len(own["train"]) == len(splits["train"])  # else the manifest does not hold what the member learned from
+    return _Spoken(
+        seed=str(own_about["seed"]),
+        fold=Fold(train=np.array(own["train"], np.int64), test=np.array(rows, np.int64)),
+        mean=mean if whole else _remembered_mean(member),
+        median=median if whole else None,
+        by_streams=_by_streams(table, row_of, manifest.schema),
+    )
+
+
+def _recorded(path: Path) -> list[dict[str, str]]:
+    """Rows of predictions.csv; none where no test clip had any stream."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _computed(member: Path, manifest: Manifest, rows: Sequence[int], device: str) -> list[dict[str, str]]:
+    """The same rows as in predictions.csv, for any clips."""
+    options = config.load(member.parent / "config.yaml")
+    found = extract.extract(options, manifest, rows, device=device)
+    return run.score_by_streams(run.load_member(member, device), found.windows, manifest, options.data.batch_size)
+
+
+def _remembered_mean(member: Path) -> NDArray[np.float64]:
+    """The mean of the training labels that the trained model itself holds."""
+    model = run.load_member(member)
+    return np.asarray(model.to_scale(model.centre).numpy(), np.float64)
+
+
+def _by_streams(
+    table: Iterable[Mapping[str, str]], row_of: Mapping[str, int], schema: TraitSchema
+) -> dict[Streams, ByRow]:
+    rows: dict[Streams, list[int]] = {}
+    scores: dict[Streams, list[list[float]]] = {}
+    for line in table:
+        if line["clip"] in row_of:
+            streams = frozenset(line["streams"].split("+"))
+            rows.setdefault(streams, []).append(row_of[line["clip"]])
+            scores.setdefault(streams, []).append([float(line[name]) for name in schema.trait_names])
+    return {streams: (rows[streams], np.array(scores[streams], np.float64)) for streams in rows}
+
+
+def _mean_of_members(spoken: Sequence[_Spoken], shape: tuple[int, ...]) -> dict[Streams, Scores]:
+    """Per set of given streams (N, K), NaN where no member scored the row from these streams."""
+    sets = {some for member in spoken for some in member.by_streams}
+    return {
+        streams: _spread([m.by_streams[streams] for m in spoken if streams in m.by_streams], shape)
+        for streams in sorted(sets, key=lambda some: (len(some), sorted(some)))
+    }
+
+
+def _spread(said: Iterable[tuple[Any, NDArray[np.float64]]], shape: tuple[int, ...]) -> Scores:
+    """Mean (N, K) of what several said of some rows each, NaN where nobody said anything."""
+    total, count = np.zeros(shape), np.zeros((shape[0], 1))
+    for rows, values in said:
+        total[rows] += values
+        count[rows] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+# ---------------------------------------------------------------------------------------------------- features
+
+
+def features(source: Path, manifest: Manifest, device: str = "cpu") -> dict[str, NDArray[np.float32]]:
+    """What a run's front-ends make of every clip, averaged over its time: {stream: (N, D)}, a row of NaN = absent."""
+    options = config.load(source / "config.yaml")
+    found = extract.extract(options, manifest, device=device)
+    sums: dict[str, NDArray[np.float64]] = {}
+    counts: dict[str, NDArray[np.float64]] = {}
+    for window in found.windows:
+        for stream, held in window.streams.items():
+            raw = held.read()
+            if not raw.mask.any() or raw.data.ndim != 2:  # pictures and waves themselves are no features
+                continue
+            mean = raw.data[raw.mask].astype(np.float64).mean(axis=0)
+            if stream not in sums:
+                sums[stream] = np.zeros((len(manifest.clips), len(mean)))
+                counts[stream] = np.zeros(len(manifest.clips))
+            sums[stream][window.row] += window.seconds * mean
+            counts[stream][window.row] += window.seconds
+    with np.errstate(invalid="ignore"):
+        return {stream: (sums[stream] / counts[stream][:, None]).astype(np.float32) for stream in sums}
