@@ -1,4 +1,7 @@
-"""How intervals hold on persons outside their calibration: coverage and width, by cross-fitting. NumPy only."""
+"""How intervals hold on persons outside their calibration: coverage and width. NumPy only.
+
+A run's intervals are calibrated here on other persons (cross-fitting); a bundle brings its own.
+"""
 
 from __future__ import annotations
 
@@ -48,21 +51,55 @@ def coverage(
     the streams that they have. Width is the mean after clipping, constant_width that of the mean label's own
     split-conformal interval on the same rows; `proportion` says how the interval of a coverage is made.
     """
+    rows, groups = _in_order(rows, groups)
+    found = [
+        _judged(
+            streams,
+            rows,
+            traits,
+            held_out(streams, rows, low=low, high=high, level=level, method=method),
+            groups,
+            (method, level),
+        )
+        for method in methods
+    ]
+    return [one for sets, _ in found for one in sets], [one for _, of_groups in found for one in of_groups]
+
+
+def measured(
+    streams: Sequence[str],
+    rows: Rows,
+    traits: Sequence[str],
+    calibration: Calibration,
+    *,
+    groups: Mapping[str, Bools] | None = None,
+) -> tuple[list[Coverage], list[Coverage]]:
+    """`coverage` of a calibration that is there, on rows that it does not know; constant_width is null."""
+    rows, groups = _in_order(rows, groups)
+    return _judged(streams, rows, traits, applied(calibration, rows), groups, (calibration.method, calibration.level))
+
+
+def _in_order(rows: Rows, groups: Mapping[str, Bools] | None) -> tuple[Rows, dict[str, Bools]]:
     order = np.argsort(np.asarray(rows.ids, np.str_), kind="stable")
-    rows, groups = take(rows, order), {name: np.asarray(mask)[order] for name, mask in (groups or {}).items()}
+    return take(rows, order), {name: np.asarray(mask)[order] for name, mask in (groups or {}).items()}
+
+
+def _judged(
+    streams: Sequence[str],
+    rows: Rows,
+    traits: Sequence[str],
+    held: Mapping[frozenset[str], Held],
+    groups: Mapping[str, Bools],
+    how: tuple[Method, float],
+) -> tuple[list[Coverage], list[Coverage]]:
+    """By set of streams and by group."""
     named = _named_sets(streams, rows)
     if not named:
         return [], []
-    sets: list[Coverage] = []
-    of_groups: list[Coverage] = []
-    for method in methods:
-        held = held_out(streams, rows, low=low, high=high, level=level, method=method)
-        whole = fullest(held)
-        judge = _Judge(rows, traits, method, level)
-        sets.append(judge("all", whole, np.ones(len(rows.ids), np.bool_)))
-        sets += [judge(name, held[key], mask) for name, key, mask in named]
-        of_groups += [judge(name, whole, mask) for name, mask in groups.items()]
-    return sets, of_groups
+    whole, judge = fullest(held), _Judge(rows, traits, *how)
+    sets = [judge("all", whole, np.ones(len(rows.ids), np.bool_))]
+    sets += [judge(name, held[key], mask) for name, key, mask in named]
+    return sets, [judge(name, whole, mask) for name, mask in groups.items()]
 
 
 def held_out(
@@ -94,6 +131,17 @@ def held_out(
             held.lower[here], held.upper[here] = ends(width, scores, calibration.low, calibration.high)
             held.constant[here] = np.where(np.isnan(scores), np.nan, _constant(others, key, calibration))
             held.borrowed[here] = width.borrowed
+    return found
+
+
+def applied(calibration: Calibration, rows: Rows) -> dict[frozenset[str], Held]:
+    """Per set of given streams, every row's interval by one calibration."""
+    found = {}
+    for key, scores in rows.scores.items():
+        width, unknown = calibration.widths[key], np.full(rows.labels.shape, np.nan)
+        lower, upper = ends(width, np.asarray(scores, np.float64), calibration.low, calibration.high)
+        borrowed = np.broadcast_to(width.borrowed, rows.labels.shape)
+        found[key] = Held(lower=lower, upper=upper, constant=unknown, borrowed=borrowed)
     return found
 
 

@@ -288,7 +288,8 @@ def to_json(found: Evaluation) -> str:
 
 
 _TITLES = {
-    "one_minus_mae": "1-MAE", "skill": "skill", "pearson": "r", "ccc": "CCC", "r2": "R2", "macro_f1": "F1", "uar": "UAR",
+    "one_minus_mae": "1-MAE", "skill": "skill", "pearson": "r", "ccc": "CCC", "r2": "R2", "macro_f1": "F1",
+    "uar": "UAR",
 }  # fmt: skip
 _MARKS = {"fail": "FAIL", "warn": "warn", "info": "info"}
 

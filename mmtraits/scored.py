@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits.baselines import Fold
+from mmtraits.calibrate import Calibration
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError
 from mmtraits.schema import TraitSchema
@@ -27,7 +28,7 @@ class Scored:
     by_streams: per set of given streams (n, K), NaN where a row lacks one of them. present: (n, P). seeds: the scores
     of members of one seed, where there are several. folds: rows that members learned from and were tested on; none
     where the manifest does not hold them. low, high: (K,) finite ends of the scale. mean, median: (n, K) of the
-    training labels. lower, upper: a bundle's intervals.
+    training labels. calibration: a bundle's own.
     """
 
     rows: NDArray[np.int64]
@@ -43,8 +44,7 @@ class Scored:
     floor_of: str  # where mean and median come from
     seeds: Mapping[str, Scores] = field(default_factory=dict)
     folds: Sequence[Fold] = ()
-    lower: Scores | None = None
-    upper: Scores | None = None
+    calibration: Calibration | None = None
     notes: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)  # for the provenance
 
