@@ -162,7 +162,7 @@ NAMES = ("one_minus_mae", *METRICS)  # of a table without a median and without b
 
 def names(schema: TraitSchema) -> tuple[str, ...]:
     """The metrics that say something about these traits, given a training median."""
-    bounded = any(not math.isnan(one_minus_mae(0.0, trait)) for trait in schema.traits)
+    bounded = any(not math.isnan(unit(trait)) for trait in schema.traits)
     kinds = {trait.kind for trait in schema.traits}
     skipped = {name for name, fits in (("one_minus_mae", bounded), ("tail_mae", "continuous" in kinds)) if not fits}
     return tuple(name for name in (*_columns(schema), "skill") if name not in skipped)
@@ -204,13 +204,11 @@ def applies(name: str, trait: Trait) -> bool:
     return trait.kind == {"macro_f1": "binary", "uar": "binary", "tail_mae": "continuous"}.get(name, trait.kind)
 
 
-def one_minus_mae(error: float, trait: Trait) -> float:
-    """On the unit scale, so that traits and corpora compare; NaN for an unbounded trait."""
+def unit(trait: Trait) -> float:
+    """Length of a trait's scale, by which errors of traits and corpora compare; NaN for an unbounded trait."""
     if trait.kind == "binary":
-        return 1 - error
-    if trait.low is None or trait.high is None:
-        return NAN
-    return 1 - error / (trait.high - trait.low)
+        return 1.0
+    return NAN if trait.low is None or trait.high is None else trait.high - trait.low
 
 
 class ByPerson(NamedTuple):
@@ -258,7 +256,7 @@ def _row(
     if len(y):
         functions = {name: metric for name, metric in (METRICS | BINARY).items() if name in values}
         values |= {name: metric(y, p) for name, metric in functions.items() if applies(name, trait)}
-        values["one_minus_mae"] = one_minus_mae(values["mae"], trait)
+        values["one_minus_mae"] = 1 - values["mae"] / unit(trait)
         if floor is not None:
             values["skill"] = skill(y, p, floor[known & scored])
     return {**values, "n": len(y), "unscored": int(np.sum(known & ~scored))}
