@@ -1,145 +1,262 @@
-"""First Impressions V2 as a table (clips.csv.gz + faces.npz) -> a manifest: `prepare_first_impressions.py SOURCE OUT`.
+"""First Impressions V2, as published (pickles, videos) or as a table without media -> a manifest.
 
-The layout of SOURCE and the terms of the corpus: datasets/first_impressions/README.md. Running it again gives the same
-bytes.
+Both layouts of SOURCE and the terms of the corpus: datasets/first_impressions/README.md.
 """
 
 from __future__ import annotations
 
-import argparse
-import csv
-import gzip
 import math
-import shutil
+import re
 import sys
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits.data import manifest as manifests
-from mmtraits.errors import ManifestError, MMTraitsError
+from mmtraits.data import prepare as shared
+from mmtraits.data.problems import manifest_error
+from mmtraits.errors import ManifestError
 from mmtraits.schema import Clip, Trait, TraitSchema
 
 CORPUS = Path(__file__).resolve().parent.parent / "datasets" / "first_impressions"
+SPLITS = {"training": "train", "validation": "val", "test": "test"}
 VOICE = (
     "voice_chroma_stft", "voice_rmse", "voice_spectral_centroid", "voice_spectral_bandwidth", "voice_rolloff",
     "voice_zero_crossing_rate", *(f"voice_mfcc{i}" for i in range(1, 21)),
 )  # fmt: skip
+_CLIP_NAME = re.compile(r"(?P<video>.+)\.\d{3}\.mp4")
+_ENOUGH = 50  # clips from which a negative correlation of two traits is no accident
+
+
+@dataclass
+class Corpus:
+    """What a layout brings: clips with their labels and splits, and the feature tables that OUT shall hold."""
+
+    clips: list[Clip] = field(default_factory=list)
+    labels: list[Sequence[float]] = field(default_factory=list)
+    splits: list[str | None] = field(default_factory=list)
+    files: dict[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
+
+    def add(self, clip: Clip, labels: Sequence[float], split: str | None) -> None:
+        """One more clip."""
+        self.clips.append(clip)
+        self.labels.append(labels)
+        self.splits.append(split)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, prepare, print the report; 2 when something is wrong with SOURCE."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("source", type=Path, help="folder with clips.csv.gz and faces.npz")
-    parser.add_argument("out", type=Path, help="folder for clips.csv, schema.yaml, dataset.yaml, voice.npz, face.npz")
+    parser = shared.command_line(
+        __doc__,
+        source="folder with annotation_*.pkl and transcription_*.pkl, anywhere below it, or with clips.csv.gz",
+        media="folder with the videos, anywhere below it; SOURCE where it is not given",
+    )
     parser.add_argument("--interview", action="store_true", help="also keep the hire-like sixth label; off on purpose")
-    options = parser.parse_args(arguments)
-    try:
-        print(prepare(options.source, options.out, interview=options.interview))
-    except MMTraitsError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return shared.run(prepare, parser.parse_args(arguments))
 
 
-def prepare(source: Path, out: Path, *, interview: bool = False) -> str:
+def prepare(source: Path, out: Path, *, media: Path | None = None, interview: bool = False) -> str:
     """Write the manifest and the feature tables; return the report. Raises ManifestError."""
     schema = manifests.read_schema(CORPUS / "schema.yaml")
     if interview:
         schema = replace(schema, traits=(*schema.traits, Trait(name="interview", low=0.0, high=1.0)))
-    rows = _rows(source / "clips.csv.gz", schema)
-    ids = [row["clip"] for row in rows]
-    voices = {row["clip"]: voice for row in rows if (voice := _voice(row)) is not None}
-    faces, orphans = _faces(source / "faces.npz", set(ids))
-    clips = [_clip(row, voices, faces) for row in rows]
-    kept = [i for i, clip in enumerate(clips) if clip.text or clip.features]
+    dropped = shared.Dropped()
+    if (source / "clips.csv.gz").is_file():
+        if media:
+            raise ManifestError(f"{media}: the ids of {source / 'clips.csv.gz'} name no video; leave --media out")
+        corpus = _from_table(source, schema, dropped)
+    else:
+        corpus = _from_pickles(source, media or source, schema, dropped)
+    labels = np.array(corpus.labels, dtype=np.float64).reshape(-1, len(schema.traits))
+    _check_sign(source, schema, labels)
     manifest = manifests.Manifest(
-        path=out / "clips.csv",
-        schema=schema,
-        clips=tuple(clips[i] for i in kept),
-        labels=np.array([[_number(rows[i], name) for name in schema.trait_names] for i in kept]),
-        splits=tuple(rows[i]["split"] or None for i in kept),
+        path=out / "clips.csv", schema=schema, clips=tuple(corpus.clips), labels=labels, splits=tuple(corpus.splits)
     )
-    out.mkdir(parents=True, exist_ok=True)
-    for name, table in (("voice.npz", voices), ("face.npz", faces)):
-        if table:
-            np.savez_compressed(out / name, clip=np.array(list(table)), features=np.stack(list(table.values())))
-    shutil.copyfile(CORPUS / "dataset.yaml", out / "dataset.yaml")  # what an export says of the data and its licence
-    manifests.write(manifest)
-    manifests.read(manifest.path, check_files=True)  # what was written is a manifest, or this says why not
-    return _report(manifest, dropped=len(rows) - len(kept), orphans=orphans)
+    return shared.finish(manifest, dropped, CORPUS, files=corpus.files.items())
 
 
-def _rows(path: Path, schema: TraitSchema) -> list[dict[str, str]]:
-    try:
-        with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-    except (OSError, EOFError) as error:
-        raise ManifestError(f"{path}: {error}; expected the gzipped table of the corpus") from error
-    needed = ("clip", "person", "split", *schema.trait_names, "gender", "transcript", *VOICE)
-    if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
-        raise ManifestError(f"{path}: columns {', '.join(missing)} are missing; expected {len(needed)} columns")
-    return rows
+def _check_sign(source: Path, schema: TraitSchema, labels: NDArray[np.float64]) -> None:
+    """In this corpus "neuroticism" rises with extraversion (r = +.80): it is stability. A flipped copy would not."""
+    names = schema.trait_names
+    extraversion, stability = (labels[:, names.index(name)] for name in ("extraversion", "emotional_stability"))
+    known = np.isfinite(extraversion) & np.isfinite(stability)
+    if known.sum() < _ENOUGH or not extraversion[known].std() or not stability[known].std():
+        return
+    if (r := float(np.corrcoef(extraversion[known], stability[known])[0, 1])) < 0:
+        expected = "expected about +0.80; were these labels flipped?"
+        raise ManifestError(f"{source}: emotional_stability and extraversion correlate at {r:.2f}; {expected}")
 
 
-def _voice(row: Mapping[str, str]) -> NDArray[np.float32] | None:
+# ---------------------------------------------------------------------------------------------------- as published
+
+
+def _from_pickles(source: Path, media: Path, schema: TraitSchema, dropped: shared.Dropped) -> Corpus:
+    pickles = shared.files_by_name(source, (".pkl",))
+    if not any(f"annotation_{name}.pkl" in pickles for name in SPLITS):
+        expected = "expected clips.csv.gz, or annotation_training.pkl (and _validation, _test) in any folder below it"
+        raise ManifestError(f"{source}: no labels; {expected}")
+    videos = shared.files_by_name(media, (".mp4",))
+    attributes = _attributes(source)
+    corpus = Corpus()
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for name, split in SPLITS.items():
+        path = pickles.get(f"annotation_{name}.pkl")
+        if path is None:
+            dropped.add(f"annotation_{name}.pkl", "split without labels")
+            continue
+        texts = _transcripts(pickles.get(f"transcription_{name}.pkl"))
+        for clip_name, labels in _annotations(path, schema, problems):
+            if seen.setdefault(clip_name, split) != split:
+                problems.append(f"{path}: clip {clip_name!r} is also in {seen[clip_name]}; expected it in one split")
+                continue
+            clip = _published_clip(clip_name, texts, videos, attributes, problems)
+            if clip.text or clip.video:
+                corpus.add(clip, labels, split)
+            _note(clip_name, clip, dropped)
+        for clip_name in sorted(set(texts) - set(seen)):
+            dropped.add(clip_name, "transcript of a clip without labels")
+    if problems:
+        raise manifest_error(problems)
+    for clip_name in sorted(set(videos) - set(seen)):
+        dropped.add(clip_name, "video without labels")
+    return corpus
+
+
+def _annotations(path: Path, schema: TraitSchema, problems: list[str]) -> Iterator[tuple[str, list[float]]]:
+    """Clip names in order with their labels, NaN where a trait does not have the clip."""
+    data = shared.load_pickle(path)
+    columns: list[tuple[Trait, dict[str, Any]]] = []
+    for trait in schema.traits:
+        column = "neuroticism" if trait.name == "emotional_stability" else trait.name
+        values = data.get(column) if isinstance(data, dict) else None
+        if not isinstance(values, dict):
+            raise ManifestError(f"{path}: no dict under {column!r}; expected trait -> clip name -> number")
+        columns.append((trait, values))
+    for clip in sorted({str(clip) for _, values in columns for clip in values}):
+        yield clip, [_number(values.get(clip), trait, f"{path}: clip {clip}:", problems) for trait, values in columns]
+
+
+def _number(value: object, trait: Trait, where: str, problems: list[str]) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        problems.append(f"{where} {trait.name} {value!r} is not a number")
+        return math.nan
+    return shared.checked(float(value), trait, f"{where} {trait.name}", problems)
+
+
+def _transcripts(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    data = shared.load_pickle(path)
+    if not isinstance(data, dict) or not all(isinstance(text, str) for text in data.values()):
+        raise ManifestError(f"{path}: expected a dict of clip name -> text")
+    return {str(clip): " ".join(text.split()) for clip, text in data.items()}
+
+
+def _attributes(source: Path) -> dict[str, dict[str, str]]:
+    """Codes of eth_gender_annotations_dev.csv and _test.csv by clip name; they are for audits only."""
+    tables = (path for name, path in shared.files_by_name(source, (".csv",)).items() if name.startswith("eth_gender"))
+    rows = [row for path in tables for row in shared.table(path, ("VideoName", "Gender"), key=("VideoName",))]
+    return {
+        row["VideoName"]: {name: code for name in ("gender", "ethnicity") if (code := row.get(name.capitalize()))}
+        for row in rows
+    }
+
+
+def _published_clip(
+    name: str,
+    texts: Mapping[str, str],
+    videos: Mapping[str, Path],
+    attributes: Mapping[str, dict[str, str]],
+    problems: list[str],
+) -> Clip:
+    match = _CLIP_NAME.fullmatch(name)
+    if not match:
+        problems.append(f"clip {name!r}; expected the source video's id, three digits and the suffix: VIDEO.NNN.mp4")
+    return Clip(
+        id=name.removesuffix(".mp4"),
+        video=videos.get(name),
+        text=texts.get(name) or None,
+        person=match["video"] if match else None,
+        attributes=attributes.get(name, {}),
+    )
+
+
+def _note(name: str, clip: Clip, dropped: shared.Dropped) -> None:
+    if not clip.text and not clip.video:
+        dropped.add(name, "clip with neither transcript nor video")
+    elif not clip.video:
+        dropped.add(name, "video not found, its clip kept")
+    elif not clip.text:
+        dropped.add(name, "transcript not found, its clip kept")
+
+
+# ---------------------------------------------------------------------------------------------------- as a table
+
+
+def _from_table(source: Path, schema: TraitSchema, dropped: shared.Dropped) -> Corpus:
+    columns = ("clip", "person", "split", *schema.trait_names, "gender", "transcript", *VOICE)
+    rows = shared.table(source / "clips.csv.gz", columns, key=("clip",))
+    labels = shared.labels(rows, {}, schema)
+    voices = {row["clip"]: voice for row in rows if (voice := _voice(row)) is not None}
+    faces = _faces(source / "faces.npz", {row["clip"] for row in rows}, dropped)
+    corpus = Corpus()
+    problems: list[str] = []
+    for row, values in zip(rows, labels, strict=True):
+        clip = _table_clip(row, voices, faces)
+        if clip.text or clip.features:
+            corpus.add(clip, values.tolist(), shared.split_name(row["split"], row.where, problems))
+        else:
+            dropped.add(clip.id, "clip without transcript, voice and face")
+    if problems:
+        raise manifest_error(problems)
+    for name, vectors in (("voice.npz", voices), ("face.npz", faces)):
+        if vectors:
+            corpus.files[name] = {"clip": np.array(list(vectors)), "features": np.stack(list(vectors.values()))}
+    return corpus
+
+
+def _voice(row: shared.Row) -> NDArray[np.float32] | None:
     """The 26 means, or None where the table has no voice for the clip; a half-filled row is an error."""
-    values = [_number(row, name) for name in VOICE]
-    if all(map(math.isnan, values)):
+    cells = [row[name] for name in VOICE]
+    if not any(cells):
         return None
-    if not all(map(math.isfinite, values)):
-        raise ManifestError(f"clip {row['clip']}: its voice statistics are incomplete; expected {len(VOICE)} or none")
-    return np.array(values, dtype=np.float32)
-
-
-def _number(row: Mapping[str, str], name: str) -> float:
     try:
-        return float(row[name] or "nan")
-    except ValueError as error:
-        raise ManifestError(f"clip {row['clip']}: {name} {row[name]!r} is not a number") from error
+        values = np.array([float(cell) for cell in cells], dtype=np.float32)
+    except ValueError:
+        values = np.array([math.nan], dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise ManifestError(f"{row.where}: its voice statistics are incomplete; expected {len(VOICE)} numbers or none")
+    return values
 
 
-def _faces(path: Path, ids: set[str]) -> tuple[dict[str, NDArray[np.float16]], int]:
-    """Face features by clip, and how many of the file's clips have no row in the table."""
+def _faces(path: Path, ids: set[str], dropped: shared.Dropped) -> dict[str, NDArray[np.float16]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             clips, features = file["clip"], file["features"]
     except (OSError, ValueError, KeyError) as error:
         raise ManifestError(f"{path}: {error}; expected the arrays `clip` and `features`") from error
-    found = {clip: row for clip, row in zip(clips.tolist(), features, strict=True) if clip in ids}
-    return found, len(clips) - len(found)
+    found = dict(zip(clips.tolist(), features, strict=True))
+    for clip in sorted(set(found) - ids):
+        dropped.add(clip, "face of a clip that has no row")
+    return {clip: face for clip, face in found.items() if clip in ids}
 
 
-def _clip(row: Mapping[str, str], voices: Mapping[str, object], faces: Mapping[str, object]) -> Clip:
+def _table_clip(row: shared.Row, voices: Mapping[str, object], faces: Mapping[str, object]) -> Clip:
     clip = row["clip"]
-    features = {
-        stream: f"{stream}.npz#{clip}" for stream, table in (("voice", voices), ("face", faces)) if clip in table
-    }
     return Clip(
         id=clip,
-        text=row["transcript"].strip() or None,
+        text=row["transcript"] or None,
         person=row["person"] or None,
         attributes={"gender": row["gender"]} if row["gender"] else {},
-        features=features,
+        features={name: f"{name}.npz#{clip}" for name, held in (("voice", voices), ("face", faces)) if clip in held},
     )
-
-
-def _report(manifest: manifests.Manifest, *, dropped: int, orphans: int) -> str:
-    clips = manifest.clips
-    streams = Counter("+".join((["text"] if c.text else []) + sorted(c.features)) for c in clips)
-    lines = [
-        f"{manifest.path}: {len(clips)} clips of {len({c.person for c in clips})} persons",
-        f"traits: {', '.join(manifest.schema.trait_names)}",
-        "splits: " + ", ".join(f"{name} {n}" for name, n in sorted(Counter(map(str, manifest.splits)).items())),
-        *(f"{n} clips with {streams_}" for streams_, n in streams.most_common()),
-        f"dropped: {dropped} clips without transcript, voice and face; {orphans} faces of clips that have no row",
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits.data import manifest as manifests
-from mmtraits.data.features import feature_file
+from mmtraits.data.features import feature_file, read_features
 from mmtraits.data.pickles import load_pickle
 from mmtraits.data.problems import manifest_error
-from mmtraits.data.tables import Row, checked, labels, table
+from mmtraits.data.tables import Row, checked, labels, split_name, table
 from mmtraits.errors import ManifestError, MMTraitsError
 from mmtraits.schema import Clip
 
@@ -35,11 +36,14 @@ __all__ = [
     "Row",
     "checked",
     "command_line",
+    "feature_width",
     "files_by_name",
     "finish",
     "labels",
     "load_pickle",
     "run",
+    "split_name",
+    "stream_name",
     "table",
 ]
 
@@ -66,6 +70,8 @@ def command_line(doc: str | None, *, source: str, media: str = "") -> argparse.A
 def run(prepare: Callable[..., str], options: argparse.Namespace) -> int:
     """Call `prepare` with the parsed options by name and write its report: 0, or 2 with the problems on stderr."""
     try:
+        if options.source.resolve() == options.out.resolve():
+            raise ManifestError(f"{options.out}: OUT is SOURCE; expected another folder, nothing is written to a corpus")
         report = prepare(**vars(options))
     except MMTraitsError as error:
         sys.stderr.write(f"{error}\n")
@@ -117,6 +123,20 @@ def files_by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     if problems:
         raise manifest_error(problems)
     return found
+
+
+def feature_width(path: Path) -> int | str:
+    """The width of the vectors in a .npy that training could read, or what is wrong with the file."""
+    try:
+        (steps,) = read_features(path.parent, [path.name])
+    except ManifestError as error:
+        return str(error)
+    return int(steps.shape[1])
+
+
+def stream_name(folder: str) -> str:
+    """A folder of features as the name of a stream: lower case, `_` for all that is no letter or digit."""
+    return re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
 
 
 # ---------------------------------------------------------------------------------------------------- writing

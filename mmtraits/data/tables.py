@@ -164,3 +164,17 @@ def checked(value: float, trait: Trait, where: str, problems: list[str]) -> floa
     if math.isinf(value) or value < low or value > high:
         problems.append(f"{where} {value:g} is outside the scale [{low:g}, {high:g}] of {trait.name}")
     return value
+
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    "test": "test",
+}
+
+
+def split_name(cell: str, where: str, problems: list[str]) -> str | None:
+    """train, val or test, however a corpus spells it; None for an empty cell; anything else is added to `problems`."""
+    if cell and cell.lower() not in _SPLITS:
+        problems.append(f"{where}: split {cell!r}; expected one of {', '.join(_SPLITS)} or nothing")
+    return _SPLITS.get(cell.lower())
