@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from mmtraits.report import STATEMENT, environment, label
+from mmtraits.report import STATEMENT, environment
 from mmtraits.schema import TraitSchema
+from mmtraits.views import label
 
 METRICS = {"one_minus_mae": "1 − MAE", "mae": "MAE", "ccc": "CCC", "pearson": "r", "r2": "R²"}
 _UNKNOWN = dict.fromkeys(("data", "citations", "protocol", "members", "config", "floors"))

@@ -88,14 +88,25 @@ def calibration(title: str, bins: Sequence[tuple[int, float, float]], *, x: str 
     return _figure(title, 322, parts, f"Dashed: {y} = {x}; bars: units in each bin, the tallest {most}.")
 
 
-def forest(title: str, rows: Sequence[Dot], *, x: str) -> Markup:
-    """Rows with intervals beside a line at zero, e.g. signed errors of groups."""
-    return dots(title, rows, x=x, line=0.0, line_name="zero")
+def forest(title: str, rows: Sequence[Dot], *, x: str, reach: Sequence[Dot] = ()) -> Markup:
+    """Rows with intervals beside a line at zero, e.g. signed errors of groups; `reach`: as in `dots`."""
+    return dots(title, rows, x=x, line=0.0, line_name="zero", reach=reach)
 
 
-def dots(title: str, rows: Sequence[Dot], *, x: str, line: float | None = None, line_name: str = "") -> Markup:
-    """Numbers with intervals, one row each under its name; `line`: a value to compare with."""
-    drawn = [value for row in rows for value in (row.value, row.lower, row.upper, *row.others)]
+def dots(
+    title: str,
+    rows: Sequence[Dot],
+    *,
+    x: str,
+    line: float | None = None,
+    line_name: str = "",
+    reach: Sequence[Dot] = (),
+) -> Markup:
+    """Numbers with intervals, one row each under its name; `line`: a value to compare with.
+
+    reach: rows of other charts that the axis spans too, so that one can be laid beside the other.
+    """
+    drawn = [value for row in [*rows, *reach] for value in (row.value, row.lower, row.upper, *row.others)]
     names = [_wrapped(row.name) for row in rows]
     top = 18.0 if line is not None else 4.0
     bottom = top + sum(_LINE * len(name) + _BAND for name in names)

@@ -56,8 +56,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "run": {"config", "errors", "schema", "data", "model", "tokens", "extract"},
     "runtime": {"schema", "errors", "media", "calibrate"},
     "predict": {"schema", "errors", "media", "runtime", "report", "data.manifest"},
-    "report": {"schema", "evaluation", "plots"},
-    "card": {"errors", "schema", "report", "evaluation"},
+    "views": {"evaluation", "plots"},
+    "report": {"schema", "evaluation", "views"},
+    "card": {"errors", "schema", "report", "evaluation", "views"},
     "evaluate": {
         "baselines", "bootstrap", "calibrate", "card", "coverage", "data", "errors", "evaluation", "fairness",
         "findings", "metrics", "nuisance", "report", "robustness", "runtime", "schema", "scored", "scored_bundle",
@@ -95,7 +96,7 @@ HOMES: dict[str, set[str]] = {
 TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
     "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
-    "evaluation", "runtime", "predict", "report", "plots", "card", "check", "cli",
+    "evaluation", "runtime", "predict", "report", "plots", "views", "card", "check", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400
