@@ -209,6 +209,7 @@ class Change(_Strict):
     mean: float | None
     median_abs: float | None
     p95_abs: float | None
+    ccc_before: float | None = None  # concordance with the labels, of the same clips
     ccc: float | None = None
     ccc_retained: float | None = None
 
@@ -220,7 +221,7 @@ class Nuisance(_Strict):
     strength: str
     stream: str
     clips: int
-    lost: int  # clips that had a score before and have none after
+    lost: int  # clips that lost the touched stream or their score
     traits: dict[str, Change]
 
 

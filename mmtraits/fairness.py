@@ -395,7 +395,7 @@ def _failures(audit: Audit) -> Iterator[Finding]:
 
 
 def _named(group: Group) -> str:
-    return ", ".join(f"{name}={value}" for name, value in group.values.items())
+    return ", ".join(f"{name} = {value}" for name, value in group.values.items())
 
 
 def _told(found: Estimate, form: str) -> str:

@@ -157,7 +157,7 @@ def pitch(wave: Wave, rate: int, semitones: float) -> Wave:
         graph.push(frame)
         parts += [made.to_ndarray().reshape(-1) for made in _pulled(graph)]
     made = np.concatenate([*parts, np.zeros(len(wave), np.float32)])[: len(wave)]
-    return np.clip(made, -1, 1).astype(np.float32)
+    return np.asarray(np.clip(made, -1, 1), np.float32)
 
 
 def _mixed(wave: Wave, noise: Wave, snr_db: float) -> Wave:
