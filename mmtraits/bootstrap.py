@@ -233,7 +233,7 @@ class _Sums(NamedTuple):
 
 
 class _Facts(NamedTuple):
-    """What resampling leaves alone, (C, 1): difference of the means taken off, variances, length of the scale, persons."""
+    """What resampling leaves alone, (C, 1): shift between the means taken off, variances, scale, persons."""
 
     shift: Vector
     y_variance: Vector
