@@ -1,8 +1,9 @@
-"""Pickles of other people -> containers, numbers and arrays, by an allow-list; nothing in them is executed."""
+"""Pickles of other people -> containers, numbers and arrays, by an allow-list; nothing that they ask for is run."""
 
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -14,15 +15,19 @@ from numpy.typing import NDArray
 from mmtraits.data.tables import read_bytes
 from mmtraits.errors import ManifestError
 
+_KINDS = "biufcSUO"  # of arrays: numbers, texts, and objects, which are unpickled here as well
+
 
 def load_pickle(path: Path, encoding: str = "latin1") -> Any:
     """Containers, texts, numbers and NumPy arrays out of a pickle (Python 2's too); nothing else can be in it.
 
     A pickle is a program. This reader knows a fixed list of names and refuses the file at the first other one, before
-    anything is called. Raises ManifestError.
+    anything is called; what the names stand for is code of this module, which checks its arguments. Raises
+    ManifestError.
     """
+    data = read_bytes(path)
     try:
-        return _Unpickler(io.BytesIO(read_bytes(path)), encoding=encoding).load()
+        return _finished(_Unpickler(io.BytesIO(data), encoding=encoding).load())
     except ManifestError as error:
         raise ManifestError(f"{path}: {error}") from None
     except Exception as error:  # what a broken pickle raises is whatever its opcodes run into
@@ -39,42 +44,78 @@ class _Unpickler(pickle.Unpickler):
             raise ManifestError(f"refused: the pickle asks for {module}.{name}; {expected}") from None
 
 
-def _reconstruct(*_: object) -> NDArray[Any]:
-    """An empty array, whose shape, type and data the pickle sets next."""
-    return np.empty(0, np.uint8)
+# NumPy's own types trust their pickled state (the flags of a dtype decide what is taken for a pointer). So that state
+# goes into these two, which make a dtype and an array from the few facts that they need.
 
 
-def _dtype(name: str | bytes, *_: object) -> np.dtype[Any]:
-    dtype = np.dtype(name.decode("latin1") if isinstance(name, bytes) else str(name))
-    if dtype.kind == "V":
-        raise ManifestError(f"refused: a structured array ({name!r}); expected plain NumPy arrays")
-    return dtype
+class _Dtype:
+    def __init__(self, name: str | bytes, *_: object) -> None:
+        self.dtype = np.dtype(name.decode("latin1") if isinstance(name, bytes) else str(name))
+        if self.dtype.kind not in _KINDS:
+            raise ManifestError(f"refused: an array of {self.dtype}; expected plain NumPy arrays")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        order: Any = state[1]
+        self.dtype = self.dtype.newbyteorder(order.decode("latin1") if isinstance(order, bytes) else order)
 
 
-def _scalar(dtype: np.dtype[Any], data: bytes | str) -> Any:
-    if dtype.hasobject:
+class _Array:
+    def __init__(self, *_: object) -> None:
+        self.array: NDArray[Any] = np.empty(0)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        shape, held, fortran, data = state[-4:]
+        if held.dtype.hasobject:
+            flat = np.empty(math.prod(shape), object)
+            flat[:] = data
+        else:
+            flat = np.frombuffer(_latin1(data), held.dtype).copy()  # of bytes it would be read-only
+        self.array = flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _scalar(held: _Dtype, data: bytes | str) -> Any:
+    if held.dtype.hasobject:
         raise ManifestError("refused: an object posing as a number; expected plain NumPy scalars")
-    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype)[0]
+    return np.frombuffer(_latin1(data), held.dtype)[0]
 
 
-def _frombuffer(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...], order: str, *_: object) -> NDArray[Any]:
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
+def _frombuffer(data: Any, held: _Dtype, shape: tuple[int, ...], order: str, *_: object) -> NDArray[Any]:
+    return np.frombuffer(data, held.dtype).copy().reshape(shape, order="F" if order == "F" else "C")
 
 
-def _latin1(text: str, *_: object) -> bytes:
-    return text.encode("latin1")
+def _latin1(text: str | bytes = b"", *_: object) -> bytes:
+    return text.encode("latin1") if isinstance(text, str) else text
 
 
-_PLAIN = (set, frozenset, list, dict, tuple, int, float, complex, bool, str, bytes, bytearray, slice, range)
+def _bytearray(text: str | bytes = b"", *_: object) -> bytearray:
+    return bytearray(_latin1(text))  # which is never a number: that would be a size
+
+
 _GLOBALS: dict[tuple[str, str], Any] = {
-    **{("builtins", kind.__name__): kind for kind in _PLAIN},
-    ("builtins", "long"): int,
-    ("builtins", "unicode"): str,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "complex"): complex,
+    ("builtins", "bytes"): _latin1,
+    ("builtins", "bytearray"): _bytearray,
     ("_codecs", "encode"): _latin1,  # how Python 3 writes bytes for Python 2
-    ("numpy", "dtype"): _dtype,
-    ("numpy", "ndarray"): None,  # only ever an argument of _reconstruct, which makes no other kind
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): None,  # only ever an argument of the next one
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "scalar"): _scalar,
     ("numpy._core.numeric", "_frombuffer"): _frombuffer,
 }
+
+
+def _finished(value: Any) -> Any:
+    """The value with arrays in the place of what stood for them."""
+    if isinstance(value, _Array):
+        array = value.array
+        if array.dtype.hasobject:
+            array.reshape(-1, order="A")[:] = [_finished(item) for item in array.reshape(-1, order="A")]
+        return array
+    if isinstance(value, dict):
+        return type(value)((key, _finished(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(_finished(item) for item in value)
+    return value

@@ -71,7 +71,9 @@ def run(prepare: Callable[..., str], options: argparse.Namespace) -> int:
     """Call `prepare` with the parsed options by name and write its report: 0, or 2 with the problems on stderr."""
     try:
         if options.source.resolve() == options.out.resolve():
-            raise ManifestError(f"{options.out}: OUT is SOURCE; expected another folder, nothing is written to a corpus")
+            raise ManifestError(
+                f"{options.out}: OUT is SOURCE; expected another folder, nothing is written to a corpus"
+            )
         report = prepare(**vars(options))
     except MMTraitsError as error:
         sys.stderr.write(f"{error}\n")
@@ -209,12 +211,14 @@ def _write(path: Path, contents: Contents) -> None:
 
 def _checksums(stage: Path, out: Path, clips: Sequence[Clip]) -> str:
     """`sha256sum`'s lines for what was staged and for feature files that lie elsewhere; all named files must exist."""
-    own = {path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()}
+    staged = {path.relative_to(stage).as_posix(): path for path in stage.rglob("*") if path.is_file()}
     features = {feature_file(reference)[0] for clip in clips for reference in clip.features.values()}
     media = {path.as_posix() for clip in clips for name in _PATHS if (path := getattr(clip, name))}
-    if lost := [name for name in sorted((features | media) - own) if not (out / name).is_file()]:
-        raise manifest_error([f"{out / name}: no such file; the manifest would name it" for name in lost])
-    return "".join(f"{_sha256((stage if name in own else out) / name)}  {name}\n" for name in sorted(own | features))
+    elsewhere = {name: Path(os.path.normpath(out / name)) for name in (features | media) - staged.keys()}
+    if lost := sorted(str(path) for path in elsewhere.values() if not path.is_file()):
+        raise manifest_error([f"{path}: no such file; the manifest would name it" for path in lost])
+    covered = staged | {name: path for name, path in elsewhere.items() if name in features}
+    return "".join(f"{_sha256(path)}  {name}\n" for name, path in sorted(covered.items()))
 
 
 def _sha256(path: Path) -> str:
