@@ -35,7 +35,7 @@ from mmtraits.config import RunConfig, dump, load
 from mmtraits.data import splits
 from mmtraits.data.batch import Batch, collate
 from mmtraits.data.dataset import Window, WindowDataset
-from mmtraits.data.leakage import shared_rows
+from mmtraits.data.leakage import between, refusal
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError
 from mmtraits.extract import Extraction, extract
@@ -79,24 +79,10 @@ def leakage(config: RunConfig, manifest: Manifest, members: Sequence[Member]) ->
 
     Raises ConfigError where there are any and `protocol.allow_leakage` is not set.
     """
-    persons = [clip.person for clip in manifest.clips]
-    allowed = config.protocol.allow_leakage
-    if not any(persons):
-        return {"persons_shared": None, "clips_shared": None, "allowed": allowed}
-    who, clips = set[str](), set[int]()
-    for member in members:
-        outside = np.concatenate([rows for split, rows in member.rows.items() if split != "train"])
-        shared, rows = shared_rows(persons, member.rows["train"], outside)
-        who |= set(shared)
-        clips |= set(rows.tolist())
-    if who and not allowed:
-        raise ConfigError(
-            f"protocol.split {config.protocol.split!r}: {len(who)} persons of {manifest.path} are both in training and "
-            f"in validation or test, with {len(clips)} clips there: scores would tell who is recognised. Use "
-            "protocol.split=kfold or holdout with protocol.by=person, or, to compare with papers that did so, "
-            "protocol.allow_leakage=true"
-        )
-    return {"persons_shared": len(who), "clips_shared": len(clips), "allowed": allowed}
+    persons, clips = between(manifest, [member.rows for member in members])
+    if persons and not config.protocol.allow_leakage:
+        raise ConfigError(f"protocol.split {config.protocol.split!r}: {refusal(manifest, persons, clips)}")
+    return {"persons_shared": persons, "clips_shared": clips, "allowed": config.protocol.allow_leakage}
 
 
 def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:

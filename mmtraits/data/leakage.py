@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits.data.manifest import Manifest
-from mmtraits.errors import MediaError
-from mmtraits.media import transcript
-from mmtraits.schema import Clip, TraitSchema
+from mmtraits.data.texts import transcripts
+from mmtraits.schema import TraitSchema
 
 Rows = NDArray[np.int64]
 Persons = Sequence[str | None]
+Texts = Sequence[str | None]
 Labels = NDArray[np.float64]
 
 JACCARD = 0.8  # from here on two transcripts are nearly the same
@@ -69,8 +69,8 @@ class Leak:
         return len(self.duplicates)
 
 
-def report(manifest: Manifest, rows: Mapping[str, Rows], *, texts: Sequence[str] | None = None) -> Leak:
-    """Compare the rows under `train` with those under every other name; `texts` (N,): `said` of each clip, if known."""
+def report(manifest: Manifest, rows: Mapping[str, Rows], *, texts: Texts | None = None) -> Leak:
+    """Compare the rows under `train` with those under every other name; `texts` (N,): of all clips, if known."""
     ids = np.array([clip.id for clip in manifest.clips], np.str_)
     rows = {name: own[np.argsort(ids[own], kind="stable")] for name, own in rows.items()}
     train = rows["train"]
@@ -78,7 +78,7 @@ def report(manifest: Manifest, rows: Mapping[str, Rows], *, texts: Sequence[str]
     others = np.concatenate([*outside.values(), train[:0]])
     persons = [clip.person for clip in manifest.clips]
     shared, clips = shared_rows(persons, train, others)
-    texts = [said(clip) for clip in manifest.clips] if texts is None else texts
+    texts = transcripts(manifest.clips) if texts is None else texts
     return Leak(
         persons=shared if any(persons) else None,
         clips_shared=len(clips) if any(persons) else None,
@@ -105,6 +105,37 @@ def shared_persons(persons: Persons, rows: Mapping[str, Rows]) -> dict[tuple[str
     """Who is in two splits, for each pair of splits that has anybody in common."""
     found = {(a, b): shared_rows(persons, rows[a], rows[b])[0] for a, b in combinations(rows, 2)}
     return {pair: who for pair, who in found.items() if who}
+
+
+def between(manifest: Manifest, members: Sequence[Mapping[str, Rows]]) -> tuple[int | None, int | None]:
+    """Persons both in training and outside, and the clips of theirs outside, of all members together.
+
+    None, None where no row names its person: then nothing can tell.
+    """
+    persons = [clip.person for clip in manifest.clips]
+    if not any(persons):
+        return None, None
+    who, clips = set[str](), set[int]()
+    for rows in members:
+        outside = np.concatenate([own for split, own in rows.items() if split != "train"])
+        shared, found = shared_rows(persons, rows["train"], outside)
+        who.update(shared)
+        clips.update(found.tolist())
+    return len(who), len(clips)
+
+
+def refusal(manifest: Manifest, persons: int, clips: int | None) -> str:
+    """Why nothing is trained on such a split, and what to do."""
+    return (
+        f"{counted(persons, 'person')} of {manifest.path} both in training and in validation or test, with "
+        f"{counted(clips or 0, 'clip')} there: scores would tell who is recognised. Use protocol.split=kfold or "
+        "holdout with protocol.by=person; to compare with papers that divided persons, protocol.allow_leakage=true"
+    )
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 clip`, `2,000 clips`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def look_up(labels: Labels, persons: Persons, train: Rows, rows: Rows) -> Labels:
@@ -148,30 +179,12 @@ def _one_minus_mae(errors: Labels, schema: TraitSchema) -> float:
 # ---------------------------------------------------------------------------------------------------- transcripts
 
 
-def said(clip: Clip) -> str:
-    """The words of a clip, by its speaker and in its stretch where the transcript tells; empty where there are none."""
-    if clip.text is not None or clip.transcript is None:
-        return clip.text or ""
-    try:
-        utterances = transcript.read(clip.transcript)
-    except MediaError:
-        return ""
-    if clip.speaker is not None and any(one.speaker for one in utterances):
-        utterances = [one for one in utterances if one.speaker == clip.speaker]
-    until_s = np.inf if clip.end_s is None else clip.end_s
-    return " ".join(
-        one.text
-        for one in utterances
-        if one.start_s is None or one.end_s is None or (one.start_s < until_s and one.end_s > clip.start_s)
-    )
-
-
 def words(text: str) -> list[str]:
     """The words of a text, in lower case, without punctuation."""
     return _WORD.findall(text.casefold())
 
 
-def near_duplicates(texts: Sequence[str], train: Rows, rows: Rows, jaccard: float = JACCARD) -> list[Duplicate]:
+def near_duplicates(texts: Texts, train: Rows, rows: Rows, jaccard: float = JACCARD) -> list[Duplicate]:
     """The rows whose text is nearly that of another row in `train`: Jaccard index of sets of three words (Broder 1997).
 
     A row that is in `train` is compared with the others. Texts of fewer than `MIN_WORDS` words are left out. A text can
@@ -190,12 +203,12 @@ def near_duplicates(texts: Sequence[str], train: Rows, rows: Rows, jaccard: floa
     return [found for found in nearest if found is not None and found.jaccard >= jaccard]
 
 
-def _sketches(texts: Sequence[str], rows: Rows) -> dict[int, NDArray[np.uint64]]:
+def _sketches(texts: Texts, rows: Rows) -> dict[int, NDArray[np.uint64]]:
     """Hashes of runs of three words, ascending, for each row whose text is long enough."""
     known: dict[str, int] = {}
     found = {}
     for row in rows.tolist():
-        if len(said_words := words(texts[row])) >= MIN_WORDS:
+        if len(said_words := words(texts[row] or "")) >= MIN_WORDS:
             codes = np.array([_code(word, known) for word in said_words], np.uint64)
             runs = len(codes) - _SHINGLE_WORDS + 1
             mixed = codes[:runs]
