@@ -80,7 +80,7 @@ def prepare(
     manifest = manifests.Manifest(
         path=out / "clips.csv",
         schema=made,
-        clips=tuple(_clip(row, key, clips[row[key]], used, attributes) for row in kept),
+        clips=tuple(_clip(row, row[key], clips[row[key]], used, attributes) for row in kept),
         labels=labels(kept, columns, made),
         splits=tuple(_split(row[used["split"]]) if "split" in used else None for row in kept),
     )

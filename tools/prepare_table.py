@@ -4,8 +4,6 @@ TABLE: .csv, .csv.gz, .tsv or .jsonl (one object a line). MAPPING: YAML, see dat
 again gives the same bytes.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
@@ -13,7 +11,7 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -51,7 +49,7 @@ class TraitColumn(BaseModel):
     opposite_of: str | None = None
 
     @model_validator(mode="after")
-    def _has_a_scale(self) -> TraitColumn:
+    def _has_a_scale(self) -> Self:
         if self.kind == "binary" and (self.low, self.high) not in ((None, None), (0.0, 1.0)):
             raise ValueError("a binary trait is 0 or 1; leave low and high out, and translate with values")
         if self.reverse and self.kind == "continuous" and (self.low is None or self.high is None):

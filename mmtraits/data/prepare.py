@@ -70,11 +70,11 @@ def command_line(doc: str | None, *, source: str, media: str = "") -> argparse.A
 def run(prepare: Callable[..., str], options: argparse.Namespace) -> int:
     """Call `prepare` with the parsed options by name and write its report: 0, or 2 with the problems on stderr."""
     try:
-        if options.source.resolve() == options.out.resolve():
-            raise ManifestError(
-                f"{options.out}: OUT is SOURCE; expected another folder, nothing is written to a corpus"
-            )
-        report = prepare(**vars(options))
+        given = vars(options)
+        source, out = given.get("source"), given.get("out")  # a tool may call what it reads otherwise
+        if isinstance(source, Path) and isinstance(out, Path) and source.resolve() == out.resolve():
+            raise ManifestError(f"{out}: OUT is SOURCE; expected another folder, nothing is written to a corpus")
+        report = prepare(**given)
     except MMTraitsError as error:
         sys.stderr.write(f"{error}\n")
         return 2

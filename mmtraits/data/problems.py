@@ -18,6 +18,7 @@ def manifest_error(problems: Sequence[str]) -> ManifestError:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """`; did you mean 'x'?` where a known name is close, else nothing."""
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    """`; did you mean 'x'?` where a known name is close, whatever its case; else nothing."""
+    spelled = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), spelled, n=1)
+    return f"; did you mean {spelled[close[0]]!r}?" if close else ""
