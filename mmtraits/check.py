@@ -66,7 +66,7 @@ class Report:
             lines += ["", title, *_folded(found)] if found else []
         for title, table in self.facts.items():
             lines += ["", title, *_aligned(table)] if table else []
-        return "\n".join(lines) + "\n"
+        return "\n".join(lines)
 
 
 def check(

@@ -26,7 +26,7 @@ JACCARD = 0.8  # from here on two transcripts are nearly the same
 MIN_WORDS = 8  # shorter texts are alike by chance
 _SHINGLE_WORDS = 3
 _SKETCH = 1000  # shingles kept of one text: up to so many the Jaccard index is exact, beyond it is estimated
-_MOST = 50  # texts looked at per shingle: where every clip reads out the same words, any of them will do
+_MOST = 20  # texts looked at per shingle: where every clip reads out the same words, any of them will do
 _CJK = r"\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")  # without spaces between words, a character counts as one
 
@@ -239,8 +239,13 @@ def _nearest(
     row: int, sketches: Mapping[int, NDArray[np.uint64]], rare: Sequence[int], holders: Mapping[int, Sequence[int]]
 ) -> Duplicate | None:
     votes = Counter(other for shingle in rare for other in holders.get(shingle, ())[: _MOST + 1] if other != row)
-    found = [Duplicate(row, other, _jaccard(sketches[row], sketches[other])) for other, _ in votes.most_common(_MOST)]
-    return max(found, key=lambda one: one.jaccard, default=None)
+    best: Duplicate | None = None
+    for other, _ in votes.most_common(_MOST):
+        found = Duplicate(row, other, _jaccard(sketches[row], sketches[other]))
+        best = found if best is None or found.jaccard > best.jaccard else best
+        if best.jaccard == 1:
+            break
+    return best
 
 
 def _jaccard(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> float:
