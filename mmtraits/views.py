@@ -9,7 +9,19 @@ from typing import Any, Literal, NamedTuple
 from markupsafe import Markup
 
 from mmtraits import plots
-from mmtraits.evaluation import Audit, Coverage, Difference, Estimate, Evaluation, Finding, Group, RowSet, System, Table
+from mmtraits.evaluation import (
+    Audit,
+    Coverage,
+    Difference,
+    Estimate,
+    Evaluation,
+    Finding,
+    Group,
+    Leakage,
+    RowSet,
+    System,
+    Table,
+)
 
 
 class Metric(NamedTuple):
@@ -118,6 +130,26 @@ def flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, (list, tuple)):
         return [(name, ", ".join(map(str, value)))]
     return [(name, "–" if value is None else str(value))]
+
+
+def leakage_lines(found: Leakage | None) -> list[str]:
+    """Sentences on what training shares with the evaluated rows; what is unknown is said to be."""
+    if found is None:
+        return ["Not measured: which rows and persons the model learned from is not known to the evaluation."]
+    lines = []
+    if found.trained_on:
+        lines.append(f"{found.trained_on} of the evaluated clips were trained on.")
+    if found.persons_shared is None:
+        lines.append("No clip names its person: whether training and the evaluated rows share persons is unknown.")
+    else:
+        clips = number(found.clips_shared, 0)
+        lines.append(
+            f"{found.persons_shared} persons are in training and in the evaluated rows, with {clips} clips there."
+        )
+    lines.append(f"{found.near_duplicates} evaluated transcripts nearly repeat one of training.")
+    if found.allowed:
+        lines.append("Persons of test also in training: allowed by `allow_leakage`.")
+    return lines
 
 
 def unmeasured(found: Evaluation) -> list[str]:

@@ -7,8 +7,30 @@ from collections.abc import Iterable
 import numpy as np
 
 from mmtraits.evaluation import (
-    Audit, Bin, Change, Comparison, Coverage, CoverageRow, Difference, DropPoint, Estimate, Evaluation, Finding, Gap,
-    Group, GroupRow, Leakage, Nuisance, Picture, Reliability, Robustness, Row, RowSet, Subset, System, Table,
+    Audit,
+    Bin,
+    Change,
+    Comparison,
+    Coverage,
+    CoverageRow,
+    Difference,
+    DropPoint,
+    Estimate,
+    Evaluation,
+    Finding,
+    Gap,
+    Group,
+    GroupRow,
+    Leakage,
+    Nuisance,
+    Picture,
+    Reliability,
+    Robustness,
+    Row,
+    RowSet,
+    Subset,
+    System,
+    Table,
     WindowPoint,
 )  # fmt: skip
 
@@ -24,9 +46,7 @@ LONG_GROUP = "prefers not to say, or described in own words that do not fit a fo
 
 
 def schema(names: Iterable[str] = TRAITS, **changes: object) -> dict[str, object]:
-    traits = [
-        {"name": name, "kind": "continuous", "low": 0.0, "high": 1.0, "opposite_of": None} for name in names
-    ]
+    traits = [{"name": name, "kind": "continuous", "low": 0.0, "high": 1.0, "opposite_of": None} for name in names]
     return {
         "name": "Invented Corpus <2>", "traits": traits, "construct": "apparent", "transform": "min_max",
         "judged_by": "three invented annotators per clip", "rated": "clip", **changes,
@@ -54,9 +74,7 @@ class _Maker:
             "rmse": 0.15 - 0.05 * quality, "ccc": 0.8 * quality, "pearson": quality, "spearman": 0.95 * quality,
             "c_index": 0.5 + 0.3 * quality, "r2": quality**2, "spread": 0.7 * quality, "tail_mae": 0.25 - 0.1 * quality,
         }  # fmt: skip
-        return {
-            name: Estimate(value=None) if name in undefined else self.estimate(values[name]) for name in METRICS
-        }
+        return {name: Estimate(value=None) if name in undefined else self.estimate(values[name]) for name in METRICS}
 
     def table(self, quality: float, n: int, unscored: int = 0) -> Table:
         rows = {name: Row(metrics=self.metrics(quality), n=n - k, unscored=unscored) for k, name in enumerate(TRAITS)}
@@ -95,9 +113,7 @@ class _Maker:
             for of, _, _, quality in kinds[8:]
             for metric, sign in (("mae", -1), ("ccc", 1))
         ]
-        return RowSet(
-            name=name, clips=clips, persons=clips // 3, units=clips, systems=systems, comparisons=comparisons
-        )
+        return RowSet(name=name, clips=clips, persons=clips // 3, units=clips, systems=systems, comparisons=comparisons)
 
     def picture(self) -> Picture:
         scores = np.sort(self.rng.normal(0.5, 0.08, 500))
@@ -197,7 +213,9 @@ def full() -> Evaluation:
                 for some, n, q in ((("face",), 1781, 0.2), (("voice",), 7998, 0.33), (("voice", "text"), 7990, 0.41))
             ],
             drop_curve=[DropPoint(rate=n / 10, mean=make.mean(0.42 - 0.02 * n)) for n in range(8)],
-            windows=[WindowPoint(length_s=s, clips=240, mean=make.mean(q)) for s, q in ((3, 0.3), (7.5, 0.37), (15, 0.4))],
+            windows=[
+                WindowPoint(length_s=s, clips=240, mean=make.mean(q)) for s, q in ((3, 0.3), (7.5, 0.37), (15, 0.4))
+            ],
             shapley={"face": 0.21, "voice": 0.47, "text": 0.32},
         ),
         nuisances=[
@@ -209,7 +227,7 @@ def full() -> Evaluation:
         resamples={"sums": 10_000, "ranks": 500, "groups": 1_000},
         findings=[
             Finding(level="info", kind="shrunk", text="Scores spread 0.29 as wide as labels."),
-            Finding(level="warn", kind="bias_amplified", text="gender = 2: the score gap is 1.3 times the labels' <gap>."),
+            Finding(level="warn", kind="bias_amplified", text="gender = 2: scores widen the labels' <gap> 1.3 times"),
             Finding(level="fail", kind="persons_shared", text="1201 persons are in training and in the test rows."),
             Finding(level="warn", kind="floor", text="identity look-up is better than the model in every trait."),
         ],
