@@ -92,8 +92,9 @@ def _dialogues(source: Path, dropped: shared.Dropped) -> dict[str, Dialogue]:
     found = [(source / name, split) for name, split in TABLES.items() if (source / name).is_file()]
     if not found:
         raise ManifestError(f"{source}: none of {', '.join(TABLES)} is there; expected the official tables")
-    for name in TABLES.keys() - {path.name for path, _ in found}:
-        dropped.add(name, "table of a split not found")
+    for name in TABLES:
+        if not (source / name).is_file():
+            dropped.add(name, "table of a split not found")
     for path, split in found:
         for row in shared.table(path, COLUMNS, key=("Utterance_ID",)):
             if not row["Dialogue_ID"] or not row["Speaker"]:

@@ -55,8 +55,8 @@ class _Dtype:
             raise ManifestError(f"refused: an array of {self.dtype}; expected plain NumPy arrays")
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        order: Any = state[1]
-        self.dtype = self.dtype.newbyteorder(order.decode("latin1") if isinstance(order, bytes) else order)
+        order: Any = _latin1(state[1]).decode("latin1")
+        self.dtype = self.dtype.newbyteorder(order)
 
 
 class _Array:

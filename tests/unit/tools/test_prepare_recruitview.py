@@ -141,7 +141,7 @@ def test_media_elsewhere(tmp_path: Path) -> None:
         ((RECORDS[0], RECORDS[0]), r"metadata\.jsonl:2: id '0082' is already at .*metadata\.jsonl:1"),
         (
             (record("1", openness="high"), record("2", answer_score=float("inf")), record("3", split="later")),
-            r"jsonl:1: openness 'high' is not a number\n.*jsonl:2: answer_score inf is outside.*\n.*jsonl:3: split 'later'",
+            r"jsonl:1: openness 'high' is not a number\n.*jsonl:2: answer_score inf is.*\n.*jsonl:3: split 'later'",
         ),
         ((RECORDS[3],), r"clips\.csv: no clip is left; nothing was written\nleft out: 1, clip without video and words"),
     ],
