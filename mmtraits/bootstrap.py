@@ -334,7 +334,7 @@ def _interval(draws: Vector) -> tuple[float, float] | tuple[None, None]:
     known = draws[np.isfinite(draws)]
     if not len(known) or 2 * len(known) < len(draws):
         return None, None
-    lower, upper = np.quantile(known, QUANTILES)
+    lower, upper = np.quantile(known, QUANTILES, method="weibull")
     return float(lower), float(upper)
 
 

@@ -367,8 +367,11 @@ class _Ties(NamedTuple):
 
 def _ties(*keys: Vector) -> _Ties:
     order = np.lexsort(keys[::-1])
-    first = np.ones(len(order), np.bool_)
-    first[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
+    first = np.zeros(len(order), np.bool_)
+    for key in keys:
+        ascending = key[order]
+        first[1:] |= ascending[1:] != ascending[:-1]
+    first[:1] = True
     of = np.empty(len(order), np.int64)
     of[order] = np.cumsum(first) - 1
     return _Ties(order, np.flatnonzero(first), of)
