@@ -16,8 +16,10 @@ SCORES = "YouTube-Personality-Personality_impression_scores.csv"
 FEATURES = "YouTube-Personality-audiovisual_features.csv"
 GENDER = "YouTube-Personality-gender.csv"
 FILES = {
-    SCORES: '"vlogId" Extr Agr Cons Emot Open\nVLOG1 4.9 3.7 3.6 3.2 5.5\nVLOG3 5 5 4.6 5.3 4.4\nVLOG5 1 7 2 3 4\nVLOG7 1 1 1 1 1\n',
-    FEATURES: "vlogId mean.pitch sd.pitch num.turns\nVLOG1 255.37 79.95 0.5\nVLOG3 209.03 NA 1\nVLOG5 1 2 3\nVLOG9 4 5 6\n",
+    SCORES: '"vlogId" Extr Agr Cons Emot Open\n'
+    "VLOG1 4.9 3.7 3.6 3.2 5.5\nVLOG3 5 5 4.6 5.3 4.4\nVLOG5 1 7 2 3 4\nVLOG7 1 1 1 1 1\n",
+    FEATURES: "vlogId mean.pitch sd.pitch num.turns\n"
+    "VLOG1 255.37 79.95 0.5\nVLOG3 209.03 NA 1\nVLOG5 1 2 3\nVLOG9 4 5 6\n",
     GENDER: "vlogId gender\nVLOG1 Female\nVLOG3 Male\nVLOG5 NA\n",
     "transcripts/VLOG1.txt": "You might want to turn the volume up. XXXX\n",
     "transcripts/VLOG3.txt": "Hi “you”",
