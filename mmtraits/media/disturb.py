@@ -30,6 +30,7 @@ Draw = np.random.Generator
 
 _TICKS = 90_000  # per second: the time base of written pictures
 _BLOCK = 4096  # samples per written frame of sound
+_SMOOTH_HZ = 200.0
 _CLEAN = {"preset": "ultrafast", "crf": "8", "bf": "0"}  # no difference to see, and quick
 _log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ KINDS: dict[str, tuple[Stream, str]] = {
     "reencoding": ("face", "crf {:g}"),
     "loudness": ("voice", "{:+g} dB"),
     "white_noise": ("voice", "SNR {:g} dB"),
-    "babble_noise": ("voice", "SNR {:g} dB"),
+    "speech_noise": ("voice", "SNR {:g} dB"),
     "pitch": ("voice", "{:+g} semitones"),
     "word_errors": ("text", "{:.0%} of words"),
 }
@@ -70,7 +71,7 @@ _AMOUNTS: dict[str, tuple[float, ...]] = {
     "reencoding": (28, 35, 40),
     "loudness": (-12, -6, 6, 12),
     "white_noise": (20, 10, 5, 0),
-    "babble_noise": (20, 10, 5, 0),
+    "speech_noise": (20, 10, 5, 0),
     "pitch": (-2, 2),
     "word_errors": (0.1, 0.3),
 }
@@ -134,11 +135,16 @@ def white_noise(wave: Wave, snr_db: float, rng: Draw) -> Wave:
     return _mixed(wave, rng.standard_normal(len(wave), np.float32), snr_db)
 
 
-def babble_noise(wave: Wave, snr_db: float, rng: Draw) -> Wave:
-    """(S,) samples with noise of their own spectrum, its phases drawn at random: many voices like this one at once."""
-    spectrum = np.abs(np.fft.rfft(wave))
-    turned = spectrum * np.exp(2j * np.pi * rng.random(len(spectrum)))
-    return _mixed(wave, np.fft.irfft(turned, len(wave)).astype(np.float32), snr_db)
+def speech_noise(wave: Wave, rate: int, snr_db: float, rng: Draw) -> Wave:
+    """(S,) samples with noise of their own long-term spectrum, its phases drawn at random: like many voices at once.
+
+    The spectrum is averaged over 200 Hz, wider than between the harmonics of a voice: noise is no chord.
+    """
+    power = np.abs(np.fft.rfft(wave)) ** 2
+    width = 2 * round(_SMOOTH_HZ / 2 * len(wave) / rate) + 1
+    shape = np.sqrt(cv2.blur(power.astype(np.float64)[None], (width, 1))[0])
+    noise = np.fft.irfft(shape * np.exp(2j * np.pi * rng.random(len(shape))), len(wave))
+    return _mixed(wave, noise.astype(np.float32), snr_db)
 
 
 def pitch(wave: Wave, rate: int, semitones: float) -> Wave:
@@ -179,7 +185,7 @@ def _pulled(graph: Graph) -> Iterator[Any]:
 _SOUNDS: dict[str, Callable[[Wave, int, float, Draw], Wave]] = {
     "loudness": lambda wave, rate, gain_db, rng: loudness(wave, gain_db),
     "white_noise": lambda wave, rate, snr_db, rng: white_noise(wave, snr_db, rng),
-    "babble_noise": lambda wave, rate, snr_db, rng: babble_noise(wave, snr_db, rng),
+    "speech_noise": speech_noise,
     "pitch": lambda wave, rate, semitones, rng: pitch(wave, rate, semitones),
 }
 
