@@ -76,7 +76,7 @@ def test_openface_files_find_their_clips(corpus: Path, tmp_path: Path, capsys) -
 def test_the_rest_of_the_manifest_stays_and_the_checksum_is_renewed(corpus: Path, tmp_path: Path) -> None:
     before = read(corpus)
     assert add(corpus, "openface", openface(tmp_path / "of", "one", 1)) == 0
-    assert add(corpus, "openface", openface(tmp_path / "of", "two", 2), stream="more") == 0
+    assert add(corpus, "openface", openface(tmp_path / "of 2", "two", 2), stream="more") == 0
     after = read(corpus, check_files=True)
     assert after.schema == before.schema and after.splits == before.splits
     np.testing.assert_array_equal(after.labels, before.labels)
