@@ -98,10 +98,9 @@ def prepare(
     rows = [(split, row) for split, (_, rows) in tables.items() for row in rows]
     labels = _labels(tables, edition, schema)
     _check_persons([row for _, row in rows])
-    dropped = shared.Dropped()
+    found, dropped = shared.Collected(), shared.Dropped()
     files = {kind: _answers(media or source, suffixes) for kind, suffixes in KINDS.items()}
     streams = _streams(features, dropped) if features else {}
-    clips, kept_labels, splits = [], [], []
     for (split, row), own in zip(rows, labels, strict=True):
         for question in QUESTIONS:
             clip = _clip(row, question, files, streams)
@@ -109,20 +108,11 @@ def prepare(
             if not (clip.video or clip.audio or clip.transcript or clip.features):
                 dropped.add(clip.id, "answer without video, sound, transcript and features")
             elif about.any():
-                clips.append(clip)
-                kept_labels.append(np.where(about, own, np.nan))
-                splits.append(split)
+                found.add(clip, np.where(about, own, np.nan), split)
             else:
                 dropped.add(clip.id, "answer to a question that is about no trait")
     _note_orphans({row["id"] for _, row in rows}, files, dropped)
-    manifest = manifests.Manifest(
-        path=out / "clips.csv",
-        schema=schema,
-        clips=tuple(clips),
-        labels=np.array(kept_labels).reshape(-1, len(schema.traits)),
-        splits=tuple(splits),
-    )
-    return shared.finish(manifest, dropped, CORPUS)
+    return shared.finish(found.manifest(out, schema), dropped, CORPUS)
 
 
 # ---------------------------------------------------------------------------------------------------- tables
@@ -195,12 +185,12 @@ def _streams(folder: Path, dropped: shared.Dropped) -> dict[str, dict[Answer, Pa
         raise ManifestError(f"{folder}: no such folder; expected one folder of .npy files per stream in it")
     streams: dict[str, dict[Answer, Path]] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        widths = {answer: shared.feature_width(file) for answer, file in _answers(path, (".npy",)).items()}
-        for answer, width in widths.items():
-            if isinstance(width, str):
+        held = streams.setdefault(shared.stream_name(path.name), {})
+        for answer, file in _answers(path, (".npy",)).items():
+            if isinstance(shared.feature_width(file), int):
+                held[answer] = file
+            else:
                 dropped.add("_".join(answer), f"unusable features in {path.name}")
-        files = _answers(path, (".npy",))
-        streams[shared.stream_name(path.name)] = {a: files[a] for a, width in widths.items() if isinstance(width, int)}
     return streams
 
 

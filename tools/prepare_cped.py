@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from mmtraits.data import manifest as manifests
 from mmtraits.data import prepare as shared
@@ -35,10 +33,6 @@ class Dialogue:
     split: str
     rows: list[shared.Row] = field(default_factory=list)
 
-    def of(self, speaker: str) -> list[shared.Row]:
-        """The rows of one speaker."""
-        return [row for row in self.rows if row["Speaker"] == speaker]
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, prepare, print the report; 2 when something is wrong with SOURCE."""
@@ -53,36 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def prepare(source: Path, out: Path, *, media: Path | None = None) -> str:
     """Write the manifest and a transcript per dialogue; return the report. Raises ManifestError."""
     schema = manifests.read_schema(CORPUS / "schema.yaml")
-    dropped = shared.Dropped()
+    found, dropped = shared.Collected(), shared.Dropped()
     dialogues = _dialogues(source, dropped)
     names = _persons(dialogues.values())
     videos = shared.files_by_name(media, (".mp4",)) if media else {}
-    clips, labels, splits, transcripts = [], [], [], {}
+    transcripts: dict[str, str] = {}
     for identity, dialogue in dialogues.items():
         video = videos.get(f"{identity}.mp4")
         if media and not video:
             dropped.add(identity, "video of a dialogue not found, its clips kept")
-        for speaker in dict.fromkeys(row["Speaker"] for row in dialogue.rows):
-            rows = dialogue.of(speaker)
-            own = _labels(rows, dropped)
-            if not any(row["Utterance"] for row in rows):
-                dropped.add(f"{identity}_{speaker}", "speaker who says nothing")
-            elif all(map(math.isnan, own.values())):
-                dropped.add(f"{identity}_{speaker}", "speaker of whom no trait is known")
-            else:
-                name = f"transcripts/{identity}.json"
-                transcripts[name] = _transcript(dialogue)
-                clips.append(_clip(identity, rows, names, out / name, video))
-                labels.append([own[trait] for trait in schema.trait_names])
-                splits.append(dialogue.split)
-    manifest = manifests.Manifest(
-        path=out / "clips.csv",
-        schema=schema,
-        clips=tuple(clips),
-        labels=np.array(labels, dtype=np.float64).reshape(-1, len(schema.traits)),
-        splits=tuple(splits),
-    )
-    return shared.finish(manifest, dropped, CORPUS, files=transcripts.items())
+        transcript = f"transcripts/{identity}.json"
+        judged = list(_judged(dialogue, dropped))
+        if judged:
+            transcripts[transcript] = _transcript(dialogue)
+        for rows in judged:
+            labels = _labels(rows)
+            clip = _clip(identity, rows, names, out / transcript, video)
+            found.add(clip, [labels[trait] for trait in schema.trait_names], dialogue.split)
+    return shared.finish(found.manifest(out, schema), dropped, CORPUS, files=transcripts.items())
 
 
 def _dialogues(source: Path, dropped: shared.Dropped) -> dict[str, Dialogue]:
@@ -127,15 +109,30 @@ def _persons(dialogues: Collection[Dialogue]) -> dict[tuple[str, str], str]:
     }
 
 
-def _labels(rows: Sequence[shared.Row], dropped: shared.Dropped) -> dict[str, float]:
+def _judged(dialogue: Dialogue, dropped: shared.Dropped) -> Iterator[list[shared.Row]]:
+    """The rows of each speaker who says something and of whom a trait is known."""
+    for speaker in dict.fromkeys(row["Speaker"] for row in dialogue.rows):
+        rows = [row for row in dialogue.rows if row["Speaker"] == speaker]
+        identity = f"{rows[0]['Dialogue_ID']}_{speaker}"
+        for trait in TRAITS:
+            if len(_found(rows, trait)) > 1:
+                dropped.add(identity, f"{trait} both high and low in one dialogue")
+        if not any(row["Utterance"] for row in rows):
+            dropped.add(identity, "speaker who says nothing")
+        elif all(map(math.isnan, _labels(rows).values())):
+            dropped.add(identity, "speaker of whom no trait is known")
+        else:
+            yield rows
+
+
+def _labels(rows: Sequence[shared.Row]) -> dict[str, float]:
     """1, 0 or NaN by trait; a trait on which the rows of one dialogue disagree is unknown."""
-    labels = {}
-    for trait in TRAITS:
-        found = {row[trait].lower() for row in rows} - {UNKNOWN, ""}
-        if len(found) > 1:
-            dropped.add(f"{rows[0]['Dialogue_ID']}_{rows[0]['Speaker']}", f"{trait} both high and low in one dialogue")
-        labels[trait.lower()] = LABELS[found.pop()] if len(found) == 1 else math.nan
-    return labels
+    found = {trait: _found(rows, trait) for trait in TRAITS}
+    return {trait.lower(): LABELS[known.pop()] if len(known) == 1 else math.nan for trait, known in found.items()}
+
+
+def _found(rows: Sequence[shared.Row], trait: str) -> set[str]:
+    return {row[trait].lower() for row in rows} - {UNKNOWN, ""}
 
 
 def _transcript(dialogue: Dialogue) -> str:

@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,7 @@ _CLIP_NAME = re.compile(r"(?P<video>.+)\.\d{3}\.mp4")
 _ENOUGH = 50  # clips from which a negative correlation of two traits is no accident
 
 
-@dataclass
-class Corpus:
-    """What a layout brings: clips with their labels and splits, and the feature tables that OUT shall hold."""
-
-    clips: list[Clip] = field(default_factory=list)
-    labels: list[Sequence[float]] = field(default_factory=list)
-    splits: list[str | None] = field(default_factory=list)
-    files: dict[str, Mapping[str, NDArray[Any]]] = field(default_factory=dict)
-
-    def add(self, clip: Clip, labels: Sequence[float], split: str | None) -> None:
-        """One more clip."""
-        self.clips.append(clip)
-        self.labels.append(labels)
-        self.splits.append(split)
+Tables = dict[str, Mapping[str, NDArray[Any]]]  # of features, by the name of their file in OUT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,19 +51,16 @@ def prepare(source: Path, out: Path, *, media: Path | None = None, interview: bo
     schema = manifests.read_schema(CORPUS / "schema.yaml")
     if interview:
         schema = replace(schema, traits=(*schema.traits, Trait(name="interview", low=0.0, high=1.0)))
-    dropped = shared.Dropped()
+    found, dropped, tables = shared.Collected(), shared.Dropped(), Tables()
     if (source / "clips.csv.gz").is_file():
         if media:
             raise ManifestError(f"{media}: the ids of {source / 'clips.csv.gz'} name no video; leave --media out")
-        corpus = _from_table(source, schema, dropped)
+        tables = _from_table(source, schema, found, dropped)
     else:
-        corpus = _from_pickles(source, media or source, schema, dropped)
-    labels = np.array(corpus.labels, dtype=np.float64).reshape(-1, len(schema.traits))
-    _check_sign(source, schema, labels)
-    manifest = manifests.Manifest(
-        path=out / "clips.csv", schema=schema, clips=tuple(corpus.clips), labels=labels, splits=tuple(corpus.splits)
-    )
-    return shared.finish(manifest, dropped, CORPUS, files=corpus.files.items())
+        _from_pickles(source, media or source, schema, found, dropped)
+    manifest = found.manifest(out, schema)
+    _check_sign(source, schema, manifest.labels)
+    return shared.finish(manifest, dropped, CORPUS, files=tables.items())
 
 
 def _check_sign(source: Path, schema: TraitSchema, labels: NDArray[np.float64]) -> None:
@@ -94,14 +78,15 @@ def _check_sign(source: Path, schema: TraitSchema, labels: NDArray[np.float64]) 
 # ---------------------------------------------------------------------------------------------------- as published
 
 
-def _from_pickles(source: Path, media: Path, schema: TraitSchema, dropped: shared.Dropped) -> Corpus:
+def _from_pickles(
+    source: Path, media: Path, schema: TraitSchema, found: shared.Collected, dropped: shared.Dropped
+) -> None:
     pickles = shared.files_by_name(source, (".pkl",))
     if not any(f"annotation_{name}.pkl" in pickles for name in SPLITS):
         expected = "expected clips.csv.gz, or annotation_training.pkl (and _validation, _test) in any folder below it"
         raise ManifestError(f"{source}: no labels; {expected}")
     videos = shared.files_by_name(media, (".mp4",))
     attributes = _attributes(source)
-    corpus = Corpus()
     problems: list[str] = []
     seen: dict[str, str] = {}
     for name, split in SPLITS.items():
@@ -116,7 +101,7 @@ def _from_pickles(source: Path, media: Path, schema: TraitSchema, dropped: share
                 continue
             clip = _published_clip(clip_name, texts, videos, attributes, problems)
             if clip.text or clip.video:
-                corpus.add(clip, labels, split)
+                found.add(clip, labels, split)
             _note(clip_name, clip, dropped)
         for clip_name in sorted(set(texts) - set(seen)):
             dropped.add(clip_name, "transcript of a clip without labels")
@@ -124,7 +109,6 @@ def _from_pickles(source: Path, media: Path, schema: TraitSchema, dropped: share
         raise manifest_error(problems)
     for clip_name in sorted(set(videos) - set(seen)):
         dropped.add(clip_name, "video without labels")
-    return corpus
 
 
 def _annotations(path: Path, schema: TraitSchema, problems: list[str]) -> Iterator[tuple[str, list[float]]]:
@@ -200,26 +184,26 @@ def _note(name: str, clip: Clip, dropped: shared.Dropped) -> None:
 # ---------------------------------------------------------------------------------------------------- as a table
 
 
-def _from_table(source: Path, schema: TraitSchema, dropped: shared.Dropped) -> Corpus:
+def _from_table(source: Path, schema: TraitSchema, found: shared.Collected, dropped: shared.Dropped) -> Tables:
     columns = ("clip", "person", "split", *schema.trait_names, "gender", "transcript", *VOICE)
     rows = shared.table(source / "clips.csv.gz", columns, key=("clip",))
     labels = shared.labels(rows, {}, schema)
     voices = {row["clip"]: voice for row in rows if (voice := _voice(row)) is not None}
     faces = _faces(source / "faces.npz", {row["clip"] for row in rows}, dropped)
-    corpus = Corpus()
     problems: list[str] = []
     for row, values in zip(rows, labels, strict=True):
         clip = _table_clip(row, voices, faces)
         if clip.text or clip.features:
-            corpus.add(clip, values.tolist(), shared.split_name(row["split"], row.where, problems))
+            found.add(clip, values, shared.split_name(row["split"], row.where, problems))
         else:
             dropped.add(clip.id, "clip without transcript, voice and face")
     if problems:
         raise manifest_error(problems)
-    for name, vectors in (("voice.npz", voices), ("face.npz", faces)):
-        if vectors:
-            corpus.files[name] = {"clip": np.array(list(vectors)), "features": np.stack(list(vectors.values()))}
-    return corpus
+    return {
+        name: {"clip": np.array(list(vectors)), "features": np.stack(list(vectors.values()))}
+        for name, vectors in (("voice.npz", voices), ("face.npz", faces))
+        if vectors
+    }
 
 
 def _voice(row: shared.Row) -> NDArray[np.float32] | None:

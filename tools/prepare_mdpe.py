@@ -69,10 +69,10 @@ def prepare(
     schema = _schema(scale)
     label_of = _labels(labels or _only(source, "*label_personality*.csv"), schema)
     split_of = _splits(partition or _only(source, "partition*.csv"))
-    dropped = shared.Dropped()
+    found, dropped = shared.Collected(), shared.Dropped()
     recordings = _recordings(source, media or source, features, dropped)
     arrays = _check_features(recordings, out, dropped)
-    clips, kept_labels, splits = [], [], []
+    unlabelled = np.full(len(schema.traits), np.nan)
     for key, recording in sorted(recordings.items()):
         clip = _clip(key, recording)
         if not (clip.features or clip.video or clip.audio):
@@ -80,19 +80,10 @@ def prepare(
         elif key[1] not in label_of and key[1] not in split_of:
             dropped.add(clip.id, "recording of a person with neither labels nor split")
         else:
-            clips.append(clip)
-            kept_labels.append(label_of.get(key[1], np.full(len(schema.traits), np.nan)))
-            splits.append(split_of.get(key[1]))
+            found.add(clip, label_of.get(key[1], unlabelled), split_of.get(key[1]))
     for person in sorted(label_of.keys() - {person for _, person, _ in recordings}):
         dropped.add(f"{person:03d}", "labels of a person without recordings")
-    manifest = manifests.Manifest(
-        path=out / "clips.csv",
-        schema=schema,
-        clips=tuple(clips),
-        labels=np.array(kept_labels).reshape(-1, len(schema.traits)),
-        splits=tuple(splits),
-    )
-    return shared.finish(manifest, dropped, CORPUS, files=_converted(arrays))
+    return shared.finish(found.manifest(out, schema), dropped, CORPUS, files=_converted(arrays))
 
 
 # ---------------------------------------------------------------------------------------------------- tables

@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmtraits.data import manifest as manifests
 from mmtraits.data import prepare as shared
 from mmtraits.data.problems import manifest_error
@@ -52,18 +50,13 @@ def prepare(source: Path, out: Path, *, media: Path | None = None, interview: bo
     splits = [shared.split_name(_text(record, "split"), where, problems) for where, record in records]
     if problems:
         raise manifest_error(problems)
-    dropped = shared.Dropped()
+    found, dropped = shared.Collected(), shared.Dropped()
     transcripts: dict[str, str] = {}
-    clips = [_clip(record, media or source, out, transcripts, dropped) for _, record in records]
-    kept = [row for row, clip in enumerate(clips) if clip.video or clip.transcript or clip.text]
-    manifest = manifests.Manifest(
-        path=out / "clips.csv",
-        schema=schema,
-        clips=tuple(clips[row] for row in kept),
-        labels=np.array([labels[row] for row in kept], dtype=np.float64),
-        splits=tuple(splits[row] for row in kept),
-    )
-    return shared.finish(manifest, dropped, CORPUS, files=transcripts.items())
+    for (_, record), own, split in zip(records, labels, splits, strict=True):
+        clip = _clip(record, media or source, out, transcripts, dropped)
+        if clip.video or clip.transcript or clip.text:
+            found.add(clip, own, split)
+    return shared.finish(found.manifest(out, schema), dropped, CORPUS, files=transcripts.items())
 
 
 def _records(path: Path, keys: Sequence[str], problems: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from mmtraits.data.pickles import load_pickle
 from mmtraits.data.problems import manifest_error
 from mmtraits.data.tables import Row, checked, labels, split_name, table
 from mmtraits.errors import ManifestError, MMTraitsError
-from mmtraits.schema import Clip
+from mmtraits.schema import Clip, TraitSchema
 
 __all__ = [
     "CHECKSUMS",
+    "Collected",
     "Dropped",
     "Row",
     "checked",
@@ -82,7 +83,28 @@ def run(prepare: Callable[..., str], options: argparse.Namespace) -> int:
     return 0
 
 
-# ---------------------------------------------------------------------------------------------------- what was left out
+# ---------------------------------------------------------------------------------------------------- what was found
+
+
+@dataclass
+class Collected:
+    """Clips as a tool finds them, each with its labels (K,), NaN = unknown, and its split."""
+
+    clips: list[Clip] = field(default_factory=list)
+    labels: list[Sequence[float] | NDArray[np.float64]] = field(default_factory=list)
+    splits: list[str | None] = field(default_factory=list)
+
+    def add(self, clip: Clip, labels: Sequence[float] | NDArray[np.float64], split: str | None = None) -> None:
+        """One more clip."""
+        self.clips.append(clip)
+        self.labels.append(labels)
+        self.splits.append(split)
+
+    def manifest(self, out: Path, schema: TraitSchema) -> manifests.Manifest:
+        """All of them as the manifest of the folder `out`."""
+        labels = np.array(self.labels, dtype=np.float64).reshape(-1, len(schema.traits))
+        path, clips, splits = out / "clips.csv", tuple(self.clips), tuple(self.splits)
+        return manifests.Manifest(path=path, schema=schema, clips=clips, labels=labels, splits=splits)
 
 
 class Dropped:
