@@ -37,14 +37,14 @@ def assign(
     `stratify`: what parts are alike in besides their size: `label` (every trait) and attributes, as far as whole groups
     allow. The same clip ids and groups give the same split in any row order. Raises ManifestError.
     """
+    parts = {name: _rows(row for row, own in enumerate(manifest.splits) if own == name) for name in SPLITS}
+    if split == "official" and not len(parts["train"]):
+        raise ManifestError(f"{manifest.path}: no row has split `train`; fill the column or use holdout or kfold")
+    if split == "official" and len(parts["val"]):
+        return parts
     groups = _groups(manifest, by)
     facts = _facts(manifest, groups, stratify) if stratify else None
     if split == "official":
-        parts = {name: _rows(row for row, own in enumerate(manifest.splits) if own == name) for name in SPLITS}
-        if not len(parts["train"]):
-            raise ManifestError(f"{manifest.path}: no row has split `train`; fill the column or use holdout or kfold")
-        if len(parts["val"]):
-            return parts
         return {**_carve(parts["train"], groups, seed, facts), "test": parts["test"]}
     if split == "kfold" and not 0 <= member < folds:
         raise ManifestError(f"{manifest.path}: fold {member} of {folds}; expected 0 to {folds - 1}")

@@ -143,3 +143,29 @@ def test_shipped_configs_load() -> None:
     for path in found:
         if path.stem != "base":
             assert config.load(path, check=parts.problems).streams, path
+
+
+def test_stratify_balance_and_leakage_are_off_unless_asked_for(base: Path) -> None:
+    plain = config.load(base)
+    assert (plain.protocol.stratify, plain.protocol.allow_leakage, plain.data.balance) == ((), False, "none")
+    asked = ["protocol.stratify=[label, gender]", "protocol.allow_leakage=true", "data.balance=person"]
+    found = config.load(base, asked)
+    assert (found.protocol.stratify, found.protocol.allow_leakage, found.data.balance) == (
+        ("label", "gender"),
+        True,
+        "person",
+    )
+    with pytest.raises(ConfigError, match="data.balance: found 'gender'; input should be 'none' or 'person'"):
+        config.load(base, ["data.balance=gender"])
+
+
+def test_a_config_of_before_gives_the_same_run_and_one_of_now_round_trips(base: Path, tmp_path: Path) -> None:
+    found = config.load(base, ["protocol.stratify=[label]", "protocol.split=kfold"])
+    (tmp_path / "dumped.yaml").write_text(config.dump(found))
+    assert config.load(tmp_path / "dumped.yaml") == found
+    before = config.dump(config.load(base)).splitlines()
+    new = ("  stratify:", "  allow_leakage:", "  balance:")
+    old = "\n".join(line for line in before if not line.startswith(new))
+    (tmp_path / "old.yaml").write_text(old)
+    assert len(old.splitlines()) == len(before) - 3
+    assert config.load(tmp_path / "old.yaml") == config.load(base)

@@ -1,5 +1,7 @@
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,95 @@ def test_resuming_on_other_labels_is_refused(corpus, tmp_path) -> None:
     plant(folder, clips=190)
     with pytest.raises(ConfigError, match="run.json: other rows or labels than in .*clips.csv; start a new run"):
         fit(settings, root=tmp_path, resume=True)
+
+
+# ---------------------------------------------------------------------------------------------------- leakage
+
+
+def leaking(manifest: Manifest, owners: list[str | None]) -> Manifest:
+    """The same clips of other persons; every third clip is a test, every tenth of the rest validates."""
+    clips = tuple(replace(clip, person=owner) for clip, owner in zip(manifest.clips, owners, strict=True))
+    own = tuple("test" if n % 3 == 0 else "val" if n % 10 == 1 else "train" for n in range(len(clips)))
+    return replace(manifest, clips=clips, splits=own)
+
+
+def test_a_split_that_shares_persons_is_refused_with_its_extent_and_the_way_out(corpus, manifest) -> None:
+    shared = leaking(manifest, [f"p{n // 2}" for n in range(200)])  # 36 of its pairs are divided by `test` alone
+    settings = config(corpus, protocol={"split": "official"})
+    plan = run.plan(settings, shared)
+    rows = plan[0].rows
+    trained = {shared.clips[row].person for row in rows["train"]}
+    outside = [shared.clips[row].person for split in ("val", "test") for row in rows[split]]
+    persons, clips = len(trained & set(outside)), sum(person in trained for person in outside)
+    assert 60 < persons <= clips
+    message = (
+        rf"protocol.split 'official': {persons} persons of .*clips.csv both in training and in validation or test, "
+        rf"with {clips} clips there: .* Use protocol.split=kfold or holdout with protocol.by=person; .*leakage=true"
+    )
+    with pytest.raises(ConfigError, match=message):
+        run.leakage(settings, shared, plan)
+    allowed = config(corpus, protocol={"split": "official", "allow_leakage": True})
+    found = run.leakage(allowed, shared, run.plan(allowed, shared))
+    assert found == {"persons_shared": persons, "clips_shared": clips, "allowed": True}
+
+
+def test_folds_by_clip_share_persons_too(corpus, manifest) -> None:
+    settings = config(corpus, protocol={"split": "kfold", "folds": 3, "by": "id"}, runs={"over": "fold"})
+    with pytest.raises(ConfigError, match="protocol.split 'kfold': [0-9]+ persons"):
+        run.leakage(settings, manifest, run.plan(settings, manifest))
+
+
+def test_validation_counts_as_much_as_test(corpus, manifest) -> None:
+    owners: list[str | None] = [f"p{n}" for n in range(200)]
+    owners[1] = owners[2] = "both"  # val and train
+    settings = config(corpus, protocol={"split": "official"})
+    shared = leaking(manifest, owners)
+    with pytest.raises(ConfigError, match="1 person of .* with 1 clip there"):
+        run.leakage(settings, shared, run.plan(settings, shared))
+
+
+def test_without_persons_leakage_is_unknown_and_not_none(corpus, manifest) -> None:
+    unnamed = leaking(manifest, [None] * 200)
+    settings = config(corpus, protocol={"split": "official"})
+    found = run.leakage(settings, unnamed, run.plan(settings, unnamed))
+    assert found == {"persons_shared": None, "clips_shared": None, "allowed": False}
+
+
+def test_run_json_records_it_and_a_run_of_before_is_read_without(folds, corpus, manifest, tmp_path) -> None:
+    assert run.read_run(folds)["leakage"] == {"persons_shared": 0, "clips_shared": 0, "allowed": False}
+    old = tmp_path / "old"
+    shutil.copytree(folds, old)
+    about = json.loads((old / "run.json").read_text())
+    del about["leakage"]
+    (old / "run.json").write_text(json.dumps(about))
+    new = ("  stratify:", "  allow_leakage:", "  balance:")
+    lines = (old / "config.yaml").read_text().splitlines()
+    (old / "config.yaml").write_text("\n".join(line for line in lines if not line.startswith(new)))
+    np.testing.assert_array_equal(
+        run.predict(old / "fold0", manifest, [0]), run.predict(folds / "fold0", manifest, [0])
+    )
+    settings = config(
+        corpus, name="folds", protocol={"split": "kfold", "folds": 3}, runs={"over": "fold"}, trainer__max_epochs=2
+    )
+    run.check_folder(old, settings, resume=True)
+
+
+def test_stratified_members_are_planned(corpus, manifest) -> None:
+    by_label = {"split": "kfold", "folds": 3, "stratify": ["label"]}
+    plain, stratified = (
+        run.plan(config(corpus, protocol=protocol, runs={"over": "fold"}), manifest)
+        for protocol in ({"split": "kfold", "folds": 3}, by_label)
+    )
+    means = [
+        np.std([np.nanmean(manifest.labels[member.rows["test"]], axis=0) for member in plan], axis=0).mean()
+        for plan in (plain, stratified)
+    ]
+    assert means[1] < means[0]
+
+
+def test_a_resumed_run_may_not_change_its_balance(corpus, folds) -> None:
+    settings = config(
+        corpus, name="folds", protocol={"split": "kfold", "folds": 3}, runs={"over": "fold"}, data__balance="person"
+    )
+    with pytest.raises(ConfigError, match="balance differ from the config given"):
+        run.check_folder(folds, settings, resume=True)

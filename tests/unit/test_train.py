@@ -3,6 +3,7 @@ import json
 import logging
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +243,26 @@ def test_a_stream_that_no_training_clip_has_is_refused_before_anything_is_writte
     with pytest.raises(ConfigError, match="stream 'c': no training clip of member single has it; take it out"):
         fit(config(corpus, streams=streams), root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_split_that_shares_persons_is_refused_before_any_compute(tmp_path) -> None:
+    manifest = plant(tmp_path / "own", clips=40)
+    divided = tuple("test" if n % 4 == 0 else "train" for n in range(40))  # of ten pairs; one is drawn for validation
+    manifests.write(replace(manifest, splits=divided))
+    settings = config(tmp_path / "own", protocol={"split": "official"}, trainer__max_epochs=1)
+    with pytest.raises(ConfigError, match="9 persons of .* both in training and in validation or test, with 9 clips"):
+        fit(settings, root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "own" / "cache").exists()
+    allowed = config(tmp_path / "own", protocol={"split": "official", "allow_leakage": True}, trainer__max_epochs=1)
+    run = fit(allowed, root=tmp_path / "runs")
+    about = json.loads((run / "run.json").read_text())
+    assert about["leakage"] == {"persons_shared": 9, "clips_shared": 9, "allowed": True}
+
+
+def test_person_balanced_training_is_another_and_can_be_resumed(corpus, tmp_path) -> None:
+    settings = config(corpus, data__balance="person", trainer__max_epochs=3)
+    whole = fit(settings, root=tmp_path / "whole")
+    assert weights(whole) != weights(fit(config(corpus, trainer__max_epochs=3), root=tmp_path / "plain"))
+    interrupted(settings, tmp_path / "cut", epoch=1)
+    assert weights(fit(settings, root=tmp_path / "cut", resume=True)) == weights(whole)

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,3 +67,41 @@ def test_processes_share_an_epoch_in_equal_numbers_of_different_batches(processe
     assert len({len(share) for share in shares}) == 1
     met = [i for share in shares for batch in share for i in batch]
     assert len(met) == len(set(met))
+
+
+# ---------------------------------------------------------------------------------------------------- by person
+
+owners = st.lists(st.integers(0, 9).map(str), min_size=1, max_size=200)
+
+
+@given(owners, st.integers(1, 9), st.integers(0, 5))
+def test_every_person_is_met_equally_often_in_as_many_batches(persons, size, epoch) -> None:
+    lengths = [1 + n % 7 for n in range(len(persons))]
+    batches, plain = LengthBatches(lengths, size, seed=1, persons=persons), LengthBatches(lengths, size, seed=1)
+    batches.set_epoch(epoch)
+    met = list(batches)
+    assert [len(batch) for batch in met].count(size) >= len(persons) // size
+    assert len(met) == len(batches) == len(plain)
+    times = Counter(persons[i] for batch in met for i in batch)
+    assert set(times) == set(persons)
+    assert max(times.values()) - min(times.values()) <= 1
+    assert sum(times.values()) == len(persons)
+    again = LengthBatches(lengths, size, seed=1, persons=persons)
+    again.set_epoch(epoch)
+    assert list(again) == met
+
+
+def test_the_windows_of_a_person_take_turns() -> None:
+    persons = ["much"] * 90 + ["little"] * 10
+    batches = LengthBatches([1] * 100, 8, seed=0, persons=persons)
+    met = Counter(i for batch in batches for i in batch)
+    assert all(met[i] == 5 for i in range(90, 100))  # ten windows for fifty turns
+    assert max(met[i] for i in range(90)) == 1  # ninety windows for fifty turns
+    first = {i for i in range(90) if met[i]}
+    batches.set_epoch(1)
+    assert {i for batch in batches for i in batch if i < 90} != first
+
+
+def test_one_window_each_is_an_ordinary_epoch() -> None:
+    batches = LengthBatches(range(1, 51), 8, seed=0, persons=[f"p{n}" for n in range(50)])
+    assert sorted(i for batch in batches for i in batch) == list(range(50))

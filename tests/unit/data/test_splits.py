@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,8 @@ def test_a_value_of_another_row_is_not_an_id() -> None:
 def test_official_keeps_the_column() -> None:
     parts = assign(corpus(["a"] * 5, ["test", "train", None, "val", "train"]))
     assert {name: rows.tolist() for name, rows in parts.items()} == {"train": [1, 4], "val": [3], "test": [0]}
+    unnamed = assign(corpus([None] * 5, ["test", "train", None, "val", "train"]))  # nothing is left to group
+    assert {name: rows.tolist() for name, rows in unnamed.items()} == {"train": [1, 4], "val": [3], "test": [0]}
 
 
 def test_official_without_val_carves_whole_persons() -> None:
@@ -127,3 +130,89 @@ def test_groups_by_an_attribute_or_the_clip() -> None:
 def test_what_cannot_be_split(options, message) -> None:
     with pytest.raises(ManifestError, match=message):
         assign(corpus(["a", "b", "c", "c"]), **options)
+
+
+# ---------------------------------------------------------------------------------------------------- stratified
+
+
+def uneven(seed: int, persons: int = 150) -> Manifest:
+    """Persons of one to five clips; labels depend on the person, a rare value of `tongue` on chance."""
+    draw = np.random.default_rng(seed)
+    owners = [f"p{n}" for n in range(persons) for _ in range(draw.integers(1, 6))]
+    level = {f"p{n}": draw.normal(0.5, 0.2) for n in range(persons)}
+    tongue = {f"p{n}": str(draw.choice(["a", "b", "c"], p=[0.7, 0.2, 0.1])) for n in range(persons)}
+    manifest = corpus(owners, tongue=[tongue[one] for one in owners])
+    labels = np.array([[level[one] + draw.normal(0, 0.05)] for one in owners])
+    labels[draw.random(len(owners)) < 0.1] = np.nan
+    return replace(manifest, labels=labels)
+
+
+def imbalance(manifest: Manifest, seed: int, stratify: tuple[str, ...]) -> np.ndarray:
+    """How far folds, and their val rows, are apart in mean label and share of `tongue` a; and in size."""
+    parts = [assign(manifest, split="kfold", member=n, seed=seed, stratify=stratify) for n in range(5)]
+    is_a = np.array([clip.attributes["tongue"] == "a" for clip in manifest.clips])
+    return np.array(
+        [
+            np.std([np.nanmean(manifest.labels[part["test"]]) for part in parts]),
+            np.std([is_a[part["test"]].mean() for part in parts]),
+            np.std([np.nanmean(manifest.labels[part["val"]]) for part in parts]),
+            np.std([len(part["test"]) for part in parts]),
+        ]
+    )
+
+
+def test_stratified_folds_are_alike_in_labels_and_attributes_and_size() -> None:
+    found = {
+        how: np.mean([imbalance(uneven(seed), seed, how) for seed in range(8)], axis=0)
+        for how in ((), ("label",), ("tongue",), ("label", "tongue"))
+    }
+    plain, label, tongue, both = found.values()
+    assert label[0] < 0.5 * plain[0] and both[0] < 0.5 * plain[0]
+    assert tongue[1] < 0.3 * plain[1] and both[1] < 0.3 * plain[1]
+    assert both[2] < 0.8 * plain[2]
+    assert both[3] < 0.02 * 450 / 5  # clips
+
+
+@given(groups, st.sampled_from(["holdout", "kfold"]), st.integers(2, 6), st.integers(0, 3), st.integers(0, 2**31))
+def test_stratified_parts_divide_nobody_and_do_not_depend_on_the_order_of_rows(
+    persons, split, folds, seed, shuffle
+) -> None:
+    draw = random.Random(shuffle)
+    manifest = corpus(persons, colour=[draw.choice(["", "red", "blue"]) for _ in persons[1:]] + ["red"])
+    labels = np.array([[draw.choice([np.nan, draw.random()])] for _ in persons])
+    manifest = replace(manifest, labels=labels)
+    order = list(range(len(persons)))
+    draw.shuffle(order)
+    moved = replace(manifest, clips=tuple(manifest.clips[i] for i in order), labels=labels[order])
+    options = {"split": split, "folds": folds, "seed": seed, "member": 1, "stratify": ("label", "colour")}
+    parts, after = assign(manifest, **options), assign(moved, **options)
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(len(persons)))
+    owners = [{persons[row] for row in rows} - {None} for rows in parts.values()]
+    assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+    assert all(len(rows) for rows in parts.values())
+    for name in parts:
+        assert {f"c{row}" for row in parts[name]} == {moved.clips[row].id for row in after[name]}
+
+
+def test_without_stratify_the_assignment_is_what_it_was() -> None:
+    """Runs in the field say which rows they trained on: these figures may not move."""
+    manifest = corpus([str(i // 2) for i in range(40)])
+    parts = assign(manifest, split="kfold", folds=4, member=2, seed=7)
+    assert parts["test"].tolist() == [16, 17, 18, 19, 32, 33, 34, 35, 38, 39]
+    assert parts["val"].tolist() == [10, 11, 24, 25]
+
+
+def test_stratified_val_of_the_official_split() -> None:
+    manifest = uneven(0)
+    official = replace(manifest, splits=("train",) * len(manifest.clips))
+    parts = assign(official, stratify=("label", "tongue"))
+    assert 0.08 < len(parts["val"]) / len(manifest.clips) < 0.12
+    owners = [{official.clips[row].person for row in parts[name]} for name in ("train", "val")]
+    assert not owners[0] & owners[1]
+    is_a = np.array([clip.attributes["tongue"] == "a" for clip in official.clips])
+    assert abs(is_a[parts["val"]].mean() - is_a.mean()) < 0.05
+
+
+def test_an_unknown_attribute_cannot_be_stratified_by() -> None:
+    with pytest.raises(ManifestError, match=r"clips\.csv: no row has attr_age to stratify by; name `label` or an attr"):
+        assign(corpus(["a", "b", "c"]), split="holdout", folds=2, stratify=("label", "age"))
