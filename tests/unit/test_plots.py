@@ -85,6 +85,7 @@ def test_scatter_puts_equal_values_on_the_line_of_equality():
 def test_calibration_bars_are_as_tall_as_n():
     bars = list(svg(CHARTS["calibration"]).iter("rect"))
     assert [float(bar.get("height")) for bar in bars] == pytest.approx([18.0, 36.0])
+    assert {float(bar.get("y")) + float(bar.get("height")) for bar in bars} == {286.0}
     assert marks(CHARTS["calibration"]) == ["mark disc"] * 2
 
 
