@@ -132,39 +132,39 @@ def _matched(found: Mapping[str, imports.Imported], clips: Sequence[Clip], dropp
     by_id, by_medium = _names_of(clips)
     steps: dict[str, Steps] = {}
     for key, features in found.items():
-        names = (key, key.replace("$_$", "_"))  # MMSA joins video and clip by $_$
-        whole = next((by_id[name] for name in names if name in by_id), [])
-        parts = next((by_medium[name] for name in names if name in by_medium), [])
-        if len(whole) > 1:
-            dropped.add(key, "features for several clips of one name")
-        elif not whole and not parts:
+        names = (key, imports.stem(key), key.replace("$_$", "_"))  # MMSA joins video and clip by $_$
+        whole = next((by_id[name] for name in names if name in by_id), {})
+        parts = next((by_medium[name] for name in names if name in by_medium), {})
+        if not whole and not parts:
             dropped.add(key, "features without a clip of that name")
+        elif len(whole) > 1:
+            dropped.add(key, "features for several clips of one name")
         elif not len(features.values):
             dropped.add(key, "features of which no row is left")
-        elif whole:
-            steps[whole[0].id] = features.values
-        else:
-            steps |= {clip.id: values for clip in parts if len(values := _inside(features, clip, dropped))}
+        for name, clip in ({} if len(whole) > 1 else {**whole, **parts}).items():
+            values = _inside(features, clip, dropped) if name in parts else features.values
+            if len(values):
+                steps[name] = values
     return {clip.id: steps[clip.id] for clip in clips if clip.id in steps}
 
 
-def _names_of(clips: Sequence[Clip]) -> tuple[dict[str, list[Clip]], dict[str, list[Clip]]]:
+def _names_of(clips: Sequence[Clip]) -> tuple[dict[str, dict[str, Clip]], dict[str, dict[str, Clip]]]:
     """Clips by their own id, with or without folders and suffix, and by the stem of their medium."""
-    by_id: defaultdict[str, list[Clip]] = defaultdict(list)
-    by_medium: defaultdict[str, list[Clip]] = defaultdict(list)
+    by_id: defaultdict[str, dict[str, Clip]] = defaultdict(dict)
+    by_medium: defaultdict[str, dict[str, Clip]] = defaultdict(dict)
     for clip in clips:
-        for name in {clip.id, Path(clip.id).name, Path(clip.id).stem}:
-            by_id[name].append(clip)
-        for name in {path.stem for path in (clip.video, clip.audio, clip.transcript) if path}:
-            by_medium[name].append(clip)
+        for name in (clip.id, Path(clip.id).name, imports.stem(clip.id)):
+            by_id[name][clip.id] = clip
+        for path in filter(None, (clip.video, clip.audio, clip.transcript)):
+            by_medium[path.stem][clip.id] = clip
     for clip in clips:
-        by_id[clip.id] = [clip]  # a full id is never in doubt
+        by_id[clip.id] = {clip.id: clip}  # a full id is never in doubt
     return by_id, by_medium
 
 
 def _inside(features: imports.Imported, clip: Clip, dropped: Dropped) -> Steps:
     """The steps inside the clip's stretch of its medium."""
-    if clip.start_s == 0 and clip.end_s is None:
+    if not len(features.values) or (clip.start_s == 0 and clip.end_s is None):
         return features.values
     if features.times_s is None:
         dropped.add(clip.id, "its features tell no times, so that its stretch cannot be cut out")

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from mmtraits.data.pickles import load_pickle
 from mmtraits.data.problems import did_you_mean
 from mmtraits.errors import ManifestError
+from mmtraits.media.probe import MEDIA_SUFFIXES
 
 Floats = NDArray[np.float64]
 
@@ -96,7 +97,7 @@ def opensmile(path: Path, columns: Sequence[str] = ()) -> dict[str, Imported]:
     table = _Table.read(path, columns or ("*",), about=_OPENSMILE_ABOUT, delimiters=";,")
     times_s = _opensmile_times(table)
     names = table.about.get("name") or table.about.get("file") or []
-    instances = np.array([Path(name.strip("'")).stem for name in names])
+    instances = np.array([stem(name.strip("'")) for name in names])
     if len(set(instances)) < 2:
         keep = {path.stem: np.ones(len(table.values), dtype=np.bool_)}
     else:
@@ -122,6 +123,12 @@ def mmsa(path: Path, modality: str) -> dict[str, Imported]:
                 raise ManifestError(f"{path}: {name}: id {key!r} is there twice; ids are unique over all splits")
             found[key] = imported
     return found
+
+
+def stem(name: str) -> str:
+    """A medium's name without folders and suffix; `dir/abc.003.mp4` and `abc.003` are both `abc.003`."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in MEDIA_SUFFIXES else path.name
 
 
 # ---------------------------------------------------------------------------------------------------- one CSV

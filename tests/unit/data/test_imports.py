@@ -148,9 +148,9 @@ def test_opensmile_frames(tmp_path: Path) -> None:
 
 
 def test_opensmile_functionals_appended_to_one_file(tmp_path: Path) -> None:
-    path = written(tmp_path / "all.csv", "name;F0_mean;F0_sd", "'wav/a.wav';1;2", "'wav/b.wav';3;4")
+    path = written(tmp_path / "all.csv", "name;F0_mean;F0_sd", "'wav/a.wav';1;2", "'b.003';3;4")
     found = opensmile(path, ["*_mean"])
-    assert {key: features.values.tolist() for key, features in found.items()} == {"a": [[1]], "b": [[3]]}
+    assert {key: features.values.tolist() for key, features in found.items()} == {"a": [[1]], "b.003": [[3]]}
     assert found["a"].names == ("F0_mean",) and found["a"].times_s is None
 
 
@@ -160,12 +160,13 @@ def test_opensmile_of_the_python_package(tmp_path: Path) -> None:
         "file,start,end,F0",
         "a.wav,0 days 00:00:00,0 days 00:00:01,1",
         "a.wav,0 days 00:01:02.500000,0 days 00:01:03,2",
-        "b.wav,3.5,4,3",
+        "b.wav,00:01:03.5,4,3",
+        "b.wav,3.5,4,4",
     )
     found = opensmile(path)
-    assert found["a"].values.tolist() == [[1], [2]] and found["b"].values.tolist() == [[3]]
+    assert found["a"].values.tolist() == [[1], [2]] and found["b"].values.tolist() == [[3], [4]]
     assert found["a"].times_s is not None and found["a"].times_s.tolist() == [0.0, 62.5]
-    assert found["b"].times_s is not None and found["b"].times_s.tolist() == [3.5]
+    assert found["b"].times_s is not None and found["b"].times_s.tolist() == [63.5, 3.5]
 
 
 # ---------------------------------------------------------------------------------------------------- MMSA

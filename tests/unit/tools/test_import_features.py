@@ -163,6 +163,22 @@ def test_clips_of_the_names_that_numpy_takes_for_itself(corpus: Path, tmp_path: 
     assert features(corpus) == {"file": [1], "clip": [2, 3], "features": [4]}
 
 
+def test_a_clip_called_like_the_longer_medium_gets_its_stretch_alone(corpus: Path, tmp_path: Path) -> None:
+    (corpus / "clips.csv").write_text(CLIPS.replace("talk_1,", "talk,"))
+    assert add(corpus, "openface", openface(tmp_path / "of", "talk", 10, 11, 12, 13, 14)) == 0
+    assert features(corpus) == {"talk": [10, 11], "talk_2": [12, 13]}
+
+
+def test_a_number_after_a_dot_is_no_suffix(corpus: Path, tmp_path: Path, capsys) -> None:
+    (corpus / "clips.csv").write_text("id,text,warm\nx.001.mp4,a,1\nx.002,b,0\n")
+    source = openface(tmp_path / "of", "x.001", 1)
+    openface(source, "x.002.mp4", 2)
+    openface(source, "x", 3)
+    assert add(corpus, "openface", source) == 0
+    assert features(corpus) == {"x.001.mp4": [1], "x.002": [2]}
+    assert "features without a clip of that name: x\n" in capsys.readouterr().out
+
+
 def test_two_clips_of_one_name_get_nothing(corpus: Path, tmp_path: Path, capsys) -> None:
     (corpus / "clips.csv").write_text("id,text,warm\na/x.mp4,a,1\nb/x.mp4,b,0\nc,b,0\n")
     source = openface(tmp_path / "of", "x", 1)
