@@ -93,9 +93,14 @@ def disturb(source: Path, target: Path, disturbance: Disturbance, *, seed: int =
         spoken = [replace(utterance, text=text) for utterance, text in zip(utterances, texts, strict=True) if text]
         target.write_text(transcript.render(spoken, target.suffix.lower()), encoding="utf-8", newline="\n")
         return
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target}: is the source itself; name another file")
     try:
         _write(source, target, disturbance, rng, until_s)
-    except (av.FFmpegError, ValueError) as error:
+    except (MediaError, av.FFmpegError, ValueError) as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, MediaError):
+            raise
         raise MediaError("corrupt_packets", f"{source}: could not be written again as {target} ({error})") from error
 
 
@@ -285,28 +290,31 @@ def _copied(media: Media, stream: Any, out: Any, until_s: float) -> Iterator[Any
     copy = out.add_stream_from_template(stream, opaque=True)
 
     def packets() -> Iterator[Any]:
-        try:
-            for packet in media.container.demux(stream):
-                if packet.dts is None:  # the flushing packet, and damaged ones
-                    continue
-                if (packet.dts * packet.time_base) - media.info.start_s > until_s:
-                    return
-                shift = round(media.info.start_s / packet.time_base)
-                packet.dts -= shift
-                packet.pts = None if packet.pts is None else packet.pts - shift
-                packet.stream = copy
-                yield packet
-        except av.FFmpegError as error:  # the end of what is readable is the end
-            _log.debug("%s: stopped copying: %s", media.path, error)
+        for packet in _packets(media, stream):
+            if packet.dts * packet.time_base - media.info.start_s > until_s:
+                return
+            shift = round(media.info.start_s / packet.time_base)
+            packet.dts -= shift
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.stream = copy
+            yield packet
 
     return packets()
+
+
+def _packets(media: Media, stream: Any) -> Iterator[Any]:
+    """Those with a time, up to the end of what is readable."""
+    try:
+        yield from (packet for packet in media.container.demux(stream) if packet.dts is not None)
+    except av.FFmpegError as error:
+        _log.debug("%s: reading stopped: %s", media.path, error)
 
 
 def _pictures(media: Media, until_s: float) -> Iterator[tuple[float, Image]]:
     """Every frame with its time, upright, its sides rounded down to even numbers."""
     with opened(media.path) as other:
-        stamps = {packet.pts * packet.time_base for packet in other.container.demux(video_stream(other.container))
-                  if packet.pts is not None}  # fmt: skip
+        packets = _packets(other, video_stream(other.container))
+        stamps = {packet.pts * packet.time_base for packet in packets if packet.pts is not None}
     times_s = sorted(time_s for stamp in stamps if (time_s := float(stamp) - media.info.start_s) <= until_s)
     last_s = -math.inf
     for event in read(media, wanted=times_s, sizes=[lambda w, h: (max(2, w & ~1), max(2, h & ~1))], health=Health()):
