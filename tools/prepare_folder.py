@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmtraits.data import manifest as manifests
-from mmtraits.data.prepare import Dropped, Row, finish, labels, run
+from mmtraits.data.prepare import Dropped, Row, finish, labels, run, split_name
 from mmtraits.data.prepare import table as read_table
 from mmtraits.data.problems import did_you_mean, manifest_error
 from mmtraits.errors import ManifestError
@@ -27,7 +27,6 @@ from mmtraits.schema import Clip, Trait, TraitSchema
 CORPUS = Path(__file__).resolve().parent.parent / "datasets" / "plain_folder"
 CELLS = ("person", "question", "speaker", "text", "split")
 _SUFFIXES = {"video": VIDEO_SUFFIXES, "audio": AUDIO_SUFFIXES, "transcript": TRANSCRIPT_SUFFIXES}
-_SPLITS = {"training": "train", "valid": "val", "validation": "val", "dev": "val"}
 
 Files = Mapping[str, Path]  # video, audio, transcript of one clip
 
@@ -82,7 +81,7 @@ def prepare(
         schema=made,
         clips=tuple(_clip(row, row[key], clips[row[key]], used, attributes) for row in kept),
         labels=labels(kept, columns, made),
-        splits=tuple(_split(row[used["split"]]) if "split" in used else None for row in kept),
+        splits=_splits(kept, used.get("split")),
     )
     own = (out / "dataset.yaml").is_file()  # somebody said there what the data are
     return finish(manifest, dropped, out if own else CORPUS)
@@ -179,8 +178,12 @@ def _clip(row: Row, clip: str, files: Files, cells: Mapping[str, str], attribute
     return Clip(id=clip, **{**files, **told}, attributes=audited)
 
 
-def _split(cell: str) -> str | None:
-    return _SPLITS.get(cell.lower(), cell) or None
+def _splits(rows: Sequence[Row], column: str | None) -> tuple[str | None, ...]:
+    problems: list[str] = []
+    found = tuple(split_name(row[column], row.where, problems) if column else None for row in rows)
+    if problems:
+        raise manifest_error(problems)
+    return found
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from mmtraits.data import manifest as manifests
-from mmtraits.data.manifest import SPLITS
-from mmtraits.data.prepare import Dropped, Row, checked, finish, run
+from mmtraits.data.prepare import Dropped, Row, checked, finish, run, split_name
 from mmtraits.data.prepare import table as read_table
 from mmtraits.data.problems import did_you_mean, manifest_error
 from mmtraits.errors import ManifestError
@@ -283,16 +282,10 @@ def _number(row: Row, column: str | None, problems: list[str]) -> float | None:
 
 
 def _split(row: Row, told: TableMapping, problems: list[str]) -> str | None:
-    if told.split is None or not row[told.split.column]:
+    if told.split is None:
         return None
     word = row[told.split.column]
-    split = told.split.values.get(word, word)
-    if split not in SPLITS:
-        known = ", ".join([*SPLITS, *told.split.values])
-        problems.append(
-            f"{row.where}: {told.split.column} {word!r}; expected one of {known}, or translate it in split.values"
-        )
-    return split
+    return told.split.values.get(word) or split_name(word, row.where, problems)
 
 
 def _labels(row: Row, told: TableMapping, problems: list[str]) -> list[float]:

@@ -107,7 +107,7 @@ def test_running_it_again_gives_the_same_bytes_and_keeps_what_was_said_of_the_da
         (LABELS.replace("2.5", "high"), TRAITS, "labels.csv:3: Openness 'high' is not a number"),
         (LABELS.replace("c,p2", "a,p2"), TRAITS, "labels.csv:4: file 'a' is already at"),
         (LABELS.replace("c,p2", "a.mp4,p2"), TRAITS, "labels.csv:4: 'a.mp4' names a file of 'a'; one row per clip"),
-        (LABELS, [*TRAITS, "--split", "who"], "split 'p1'; expected train, val, test"),
+        (LABELS, [*TRAITS, "--split", "who"], "labels.csv:2: split 'p1'; expected one of train"),
         ("file,Openness\nx,1\n", ["--id", "file", "--traits", "Openness", *SCALE], "no clip is left"),
     ],
 )
@@ -117,26 +117,17 @@ def test_bad_input(tmp_path: Path, capsys, labels: str, options: list[str], mess
     assert not (tmp_path / "out").exists()
 
 
-def test_a_name_that_fits_two_files(tmp_path: Path, capsys) -> None:
-    files = ("one/a.mp4", "two/a.mp4")
-    assert (
-        tool.main(
-            arguments(tmp_path, "file,Openness\na,1\n", "--id", "file", "--traits", "Openness", *SCALE, files=files)
-        )
-        == 2
-    )
-    assert "labels.csv:2: 'a' may be one/a or two/a; name the folder too" in capsys.readouterr().err
-
-
-def test_a_second_video_of_one_stem_is_said(tmp_path: Path, capsys) -> None:
-    files = ("a.mkv", "a.mp4")
-    assert (
-        tool.main(
-            arguments(tmp_path, "file,Openness\na,1\n", "--id", "file", "--traits", "Openness", *SCALE, files=files)
-        )
-        == 0
-    )
-    assert "left out: 1, a second video of one stem: a.mp4" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    "files, code, message",
+    [
+        (("one/a.mp4", "two/a.mp4"), 2, "labels.csv:2: 'a' may be one/a or two/a; name the folder too"),
+        (("a.mkv", "a.mp4"), 0, "left out: 1, a second video of one stem: a.mp4"),
+    ],
+)
+def test_two_files_of_one_name(tmp_path: Path, capsys, files: tuple[str, ...], code: int, message: str) -> None:
+    options = ["--id", "file", "--traits", "Openness", *SCALE]
+    assert tool.main(arguments(tmp_path, "file,Openness\na,1\n", *options, files=files)) == code
+    assert message in "".join(capsys.readouterr())
 
 
 def test_no_such_folder(tmp_path: Path, capsys) -> None:

@@ -144,14 +144,14 @@ traits:
 
 def test_all_problems_of_the_rows_at_once(tmp_path: Path, capsys) -> None:
     mapping = MINIMAL.replace("traits: {", "split: part\ntraits: {b: {column: B, kind: binary, values: {y: 1}}, ")
-    table = "name,said,W,part,B\na,x,11,train,y\na,x,hot,dev,y\n,x,1,,z\n"
+    table = "name,said,W,part,B\na,x,11,train,y\na,x,hot,fold 7,y\n,x,1,,z\n"
     assert run(tmp_path, table, mapping) == 2
     error = capsys.readouterr().err
     for message in (
         "table.csv:2: W 11 is outside the scale [0, 10] of warm",
         "table.csv:3: id 'a' is already at",
         "table.csv:3: W 'hot' is not a number",
-        "table.csv:3: part 'dev'; expected one of train, val, test, or translate it in split.values",
+        "table.csv:3: split 'fold 7'; expected one of train",
         "table.csv:4: no id from 'name'",
         "table.csv:4: B 'z'; expected one of y (traits.b.values), or a word in missing",
     ):
