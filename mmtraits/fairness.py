@@ -24,6 +24,7 @@ from mmtraits.schema import Trait, TraitSchema
 Matrix = NDArray[np.float64]
 Places = NDArray[np.intp]  # indices of rows
 Values = tuple[str, ...]  # of the audited attributes, in their order
+Groups = Mapping[Values, Places]
 
 FEWEST_PERSONS = 5  # resampling fewer says nothing about other persons: no interval
 MOST_GROUPS = 60  # in one audit; beyond it the suppressed ones are only counted
@@ -66,6 +67,8 @@ def audit(
     rows = _rows(tables, columns, ids, schema)
     names = sorted({name for row in rows.attributes for name, value in row.items() if value})
     several = [name for name in names if len(_groups(rows, (name,))) > 1]
+    if not names:
+        return []
     counts = _draw(rows, resamples, seed)
     everyone = _drawn(rows, np.arange(len(ids)), counts)
     audited = [*((name,) for name in names), *combinations(several, 2)]
@@ -168,7 +171,8 @@ def _means(total: Matrix, centre: Matrix) -> _Drawn:
     error, y, p, yy, pp, yp = (total[:, column] / n for column in range(1, 7))
     var_y, var_p = yy - y * y, np.maximum(pp - p * p, 0)
     apart = np.where(var_y > _ROUNDING * yy, var_y + var_p + (y - p) ** 2, np.nan)  # NaN where labels are equal
-    return _Drawn(error, p - y, 2 * (yp - y * p) / apart, p + centre, y + centre)
+    shared = np.where(var_p > _ROUNDING * pp, yp - y * p, 0)
+    return _Drawn(error, p - y, 2 * shared / apart, p + centre, y + centre)
 
 
 def _estimate(drawn: Matrix) -> Estimate:
@@ -227,12 +231,7 @@ def _notes(found: int, large: int, listed: int, shown: Sequence[GroupRow], min_g
 
 
 def _trait(
-    rows: _Rows,
-    k: int,
-    groups: Mapping[Values, Places],
-    drawn: Mapping[Values, _Drawn],
-    everyone: _Drawn,
-    min_group: int,
+    rows: _Rows, k: int, groups: Groups, drawn: Mapping[Values, _Drawn], everyone: _Drawn, min_group: int
 ) -> dict[Values, GroupRow]:
     """Trait number k in every group; only `n` where too few rows have a label and a score."""
     table: dict[Values, GroupRow] = {}
@@ -291,7 +290,7 @@ def _amplification(score_gap: Matrix, label_gap: Matrix) -> Estimate:
     return _estimate(score_gap / np.where(label_gap == 0, np.nan, label_gap))
 
 
-def _rates(values: Matrix, known: Places, shown: Mapping[Values, Places]) -> dict[Values, tuple[float, float | None]]:
+def _rates(values: Matrix, known: Places, shown: Groups) -> dict[Values, tuple[float, float | None]]:
     """Share of each group above the median of all known values, and that over the highest share."""
     rates = {group: float(np.mean(values[places] > np.median(values[known]))) for group, places in shown.items()}
     highest = max(rates.values(), default=0.0)
