@@ -76,7 +76,7 @@ def run(prepare: Callable[..., str], options: argparse.Namespace) -> int:
         if isinstance(source, Path) and isinstance(out, Path) and source.resolve() == out.resolve():
             raise ManifestError(f"{out}: OUT is SOURCE; expected another folder, nothing is written to a corpus")
         report = prepare(**given)
-    except MMTraitsError as error:
+    except (MMTraitsError, OSError) as error:  # OSError: OUT cannot be written; it says which file
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(f"{report}\n")

@@ -388,6 +388,16 @@ def test_an_error_leaves_an_earlier_manifest_as_it_was(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == before
 
 
+def test_an_interruption_leaves_no_checksums_of_other_files(tmp_path: Path) -> None:
+    finish(manifest(tmp_path / "out", Clip(id="a", text="x")), Dropped(), NOTHING)
+    (tmp_path / "out" / "zz.npy").mkdir()  # the last of the files cannot take its place
+    files = [("clips.csv.part/a.npy", np.ones(2)), ("zz.npy", np.ones(2))]
+    with pytest.raises(OSError, match=r"zz\.npy"):
+        finish(manifest(tmp_path / "out", Clip(id="a", text="x")), Dropped(), NOTHING, files=files)
+    assert (tmp_path / "out/clips.csv").is_file() and not (tmp_path / "out/clips.csv.sha256").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
 # ---------------------------------------------------------------------------------------------------- command line
 
 
@@ -401,6 +411,9 @@ def test_run_prints_the_report_or_the_problems(tmp_path: Path, capsys: pytest.Ca
     def fine(*, source: Path, out: Path, media: Path | None) -> str:
         return f"{source.name} {out.name} {media}"
 
+    def full(**_: object) -> str:
+        raise OSError(28, "No space left on device", "b/clips.csv")
+
     def wrong(**_: object) -> str:
         raise ManifestError("a.csv:3: wrong\na.csv:4: wrong too")
 
@@ -408,6 +421,8 @@ def test_run_prints_the_report_or_the_problems(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr() == ("a b m\n", "")
     assert run(wrong, options(tmp_path / "a", tmp_path / "b")) == 2
     assert capsys.readouterr() == ("", "a.csv:3: wrong\na.csv:4: wrong too\n")
+    assert run(full, options(tmp_path / "a", tmp_path / "b")) == 2
+    assert "No space left on device" in capsys.readouterr().err
     assert run(fine, options(tmp_path / "a", tmp_path / "b" / ".." / "a")) == 2
     assert "OUT is SOURCE" in capsys.readouterr().err
 
