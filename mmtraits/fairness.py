@@ -158,9 +158,8 @@ def _drawn(rows: _Rows, places: Places, counts: NDArray[np.uint16]) -> _Drawn:
     members, of_member = np.unique(rows.person[places], return_inverse=True)
     sums = np.zeros((len(members), *columns.shape[1:]))
     np.add.at(sums, of_member.reshape(-1), columns)
-    flat = sums.reshape(len(members), -1)
     parts = np.array_split(counts[:, members], _BLOCKS)
-    total = np.concatenate([part.astype(np.float64) @ flat for part in parts]).reshape(-1, *columns.shape[1:])
+    total = np.concatenate([np.tensordot(part.astype(np.float64), sums, axes=1) for part in parts])
     total[1:, :, (sums[:, 0] > 0).sum(axis=0) < FEWEST_PERSONS] = 0
     return _means(total, centre)
 
