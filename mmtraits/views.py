@@ -34,21 +34,22 @@ class Metric(NamedTuple):
 
 METRICS = {
     "one_minus_mae": Metric("1 − MAE", 1, 4),
-    "mae": Metric("MAE", -1),
+    "mae": Metric("MAE", -1, 4),
     "skill": Metric("skill", 1),
-    "rmse": Metric("RMSE", -1),
+    "rmse": Metric("RMSE", -1, 4),
     "ccc": Metric("CCC", 1),
     "pearson": Metric("r", 1),
     "spearman": Metric("ρ", 1),
     "c_index": Metric("C-index", 1),
     "r2": Metric("R²", 1),
     "spread": Metric("spread", 0),
-    "tail_mae": Metric("tail MAE", -1),
+    "tail_mae": Metric("tail MAE", -1, 4),
     "macro_f1": Metric("macro F1", 1),
     "uar": Metric("UAR", 1),
 }
 LEVELS = ("fail", "warn", "info")
 TRAINING_MEAN = "training mean"
+FEWEST_DRAWN = 30  # labels behind a share that is drawn
 _HEADLINE = ("one_minus_mae", "skill", "ccc", "pearson", "macro_f1", "uar")
 _MARKS: dict[str, plots.Mark] = {"model": "disc", "streams": "square", "seed": "ring", "floor": "diamond"}
 
@@ -191,15 +192,16 @@ def trait_pictures(found: Evaluation) -> list[Markup]:
 
 
 def coverage_chart(title: str, found: Sequence[Coverage]) -> Markup:
-    """One row per set of streams or group, one stroke per trait, beside the level that was promised."""
-    rows = [
-        plots.Dot(
-            name=f"{part.name} · {part.method.replace('_', ' ')}",
-            text="not claimed" if part.borrowed else "",
-            others=[row.coverage.value for row in part.traits.values()],
-        )
-        for part in found
-    ]
+    """One row per set of streams or group, one stroke per trait, beside the level that was promised.
+
+    Shares of a few labels are in the table alone: they would stretch the axis and say nothing.
+    """
+    rows = []
+    for part in found:
+        n = max((row.n for row in part.traits.values()), default=0)
+        drawn = [row.coverage.value for row in part.traits.values() if row.n >= FEWEST_DRAWN]
+        text = "not claimed" if part.borrowed else f"n {n}" if drawn else f"n {n}: not drawn"
+        rows.append(plots.Dot(name=f"{part.name} · {part.method.replace('_', ' ')}", text=text, others=drawn))
     level = found[0].level
     return plots.dots(title, rows, x="share of labels inside", line=level, line_name=f"promised {number(level, 2)}")
 

@@ -128,6 +128,16 @@ def test_forests_leave_out_suppressed_groups():
     assert all(chart.count('class="mark') == 3 and "70+" not in chart for chart in charts)
 
 
+def test_coverage_chart_draws_a_stroke_per_trait_unless_labels_are_few():
+    first, *_, borrowed = evaluations.full().intervals
+    few = {trait: row.model_copy(update={"n": 3}) for trait, row in first.traits.items()}
+    charts = [views.coverage_chart("t", [part]) for part in (first, borrowed, first.model_copy(update={"traits": few}))]
+    strokes = [chart.count('stroke-opacity="0.6"') for chart in charts]
+    assert strokes == [len(evaluations.TRAITS), 0, 0]
+    assert "promised 0.90" in charts[0] and "n 911" in charts[0]
+    assert "not claimed" in charts[1] and "n 3: not drawn" in charts[2]
+
+
 def leak(**changes) -> str:
     return " ".join(
         views.leakage_lines(Leakage(**{"persons_shared": 0, "clips_shared": 0, "near_duplicates": 0, **changes}))
