@@ -6,7 +6,6 @@ Torch is needed for the options of a config's parts alone; without it, that is s
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -79,7 +78,7 @@ def check(
     path = Path(path)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _config(path, overrides)
-    if path.name.lower().endswith((".csv", ".csv.gz")) or any(map(os.path.isfile, path.glob("clips.csv*"))):
+    if _table(path).name.lower().endswith((".csv", ".csv.gz")):
         return _manifest(path, workers, progress)
     if (path / "bundle.json").is_file():
         return _bundle(path)
@@ -96,11 +95,16 @@ def check_all(
     waiting = list(map(Path, paths))
     while waiting:
         path = waiting.pop(0)
-        if (real := path.resolve()) not in reports:
+        if (real := _table(path).resolve()) not in reports:
             reports[real] = check(path, overrides, workers=workers, progress=progress)
             also = reports[real].also
             waiting[:0] = [also] if also else []
     return list(reports.values())
+
+
+def _table(path: Path) -> Path:
+    """The clips.csv of a folder that holds one, else the path itself."""
+    return next((path / name for name in ("clips.csv", "clips.csv.gz") if (path / name).is_file()), path)
 
 
 def _report(
@@ -246,7 +250,7 @@ def _protocol(found: RunConfig, manifest: Manifest, seen: list[Fault], facts: di
         seen.append(Fault(False, f"{manifest.path}: no row is tested under protocol.split {protocol.split!r}"))
     persons, clips = leakage.between(manifest, members)
     if persons and not protocol.allow_leakage:
-        yield ("protocol", "split"), leakage.refusal(manifest, persons, clips)
+        yield ("protocol", "split" if protocol.split == "official" else "by"), leakage.refusal(manifest, persons, clips)
     elif persons:
         seen.append(Fault(False, f"{manifest.path}: {counted(persons, 'person')} in training and outside, as allowed"))
 
