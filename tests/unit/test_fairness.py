@@ -404,6 +404,8 @@ def test_group_bias_pays_for_its_many_pairs() -> None:
     ]})  # fmt: skip
     assert kinds([two], ONE) == ["group_bias"]
     assert kinds([many], ONE) == []
+    groups = [g.model_copy(update={"traits": {**g.traits, "calm": g.traits["warm"]}}) for g in two.groups]
+    assert kinds([two.model_copy(update={"groups": groups})], SCHEMA) == []  # chosen from two traits
 
 
 @pytest.mark.parametrize(
