@@ -113,7 +113,7 @@ def _report(
     return Report(
         path=str(path),
         kind=kind,
-        problems=(*problems, *(fault.text for fault in seen if fault.serious)),
+        problems=(*(fault.text for fault in seen if fault.serious), *problems),
         warnings=tuple(fault.text for fault in seen if not fault.serious),
         facts=facts,
     )
@@ -135,7 +135,7 @@ def _manifest(path: Path, workers: int, progress: Progress | None) -> Report:
     rows, everybody = faults.rows_by_split(found), np.arange(len(found.clips))
     seen = [*probing.find(found, files, probed), *_unread(found, texts)]
     if "train" in rows and len(rows) > 1:
-        leak = leakage.report(found, rows, texts=texts)
+        leak = leakage.report(survey.on_scale(found), rows, texts=texts)
         seen += survey.leaks(found, leak)
         facts["leakage: what is shared with train"] = survey.leakage(found, leak)
     seen += faults.find(found, texts)

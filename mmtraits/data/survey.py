@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,19 @@ def counts(manifest: Manifest) -> Table:
         known = {part: int(np.isfinite(column[rows]).sum()) for part, rows in parts.items()}
         table.append({"": f"{trait} known", **known})
     return table + _attributes(manifest, parts)
+
+
+def on_scale(manifest: Manifest) -> Manifest:
+    """The same with labels outside their scale unknown: what they are worth on the unit scale cannot be said."""
+    low, high = (
+        np.array([default if one is None else one for one in bounds])
+        for default, bounds in (
+            (-np.inf, [trait.low for trait in manifest.schema.traits]),
+            (np.inf, [trait.high for trait in manifest.schema.traits]),
+        )
+    )
+    inside = (manifest.labels >= low) & (manifest.labels <= high)
+    return replace(manifest, labels=np.where(inside, manifest.labels, np.nan))
 
 
 def leakage(manifest: Manifest, leak: Leak) -> Table:

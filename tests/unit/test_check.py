@@ -123,8 +123,8 @@ def test_wrong_labels_are_named_row_by_row_and_summed_up(tmp_path) -> None:
     rewrite(tmp_path, made)
     report = check(tmp_path)
     assert len(report.problems) == 121
-    assert report.problems[0].startswith(f"{tmp_path / 'clips.csv'}:2: warm ")
-    assert "outside the scale 0 to 1; that looks like 0 to 100 (percent)" in report.problems[-1]
+    assert "outside the scale 0 to 1; that looks like 0 to 100 (percent)" in report.problems[0]
+    assert report.problems[1].startswith(f"{tmp_path / 'clips.csv'}:2: warm ")
     text = report.to_text()
     assert "... and 117 more like these" in text
     assert text.count("is outside the scale [0, 1]") == 3

@@ -133,3 +133,9 @@ def test_equal_words_of_two_persons() -> None:
     (fault,) = survey.two_names(leaky(person=["a", "b", "a", "c"]), near)
     assert "1 clip nearly in the words of another person's clip: 'c3' and 'c1' (Jaccard 1.00)" in fault.text
     assert survey.two_names(leaky(person=["a", "b", None, "b"]), near) == []
+
+
+def test_labels_off_the_scale_are_unknown_to_the_look_up() -> None:
+    traits = (Trait(name="warm", low=0, high=1), Trait(name="free"), Trait(name="half", low=0.0))
+    found = survey.on_scale(corpus([[0.0, -9, 0], [7, 9, -1], [1, np.nan, 5]], traits))
+    np.testing.assert_array_equal(found.labels, [[0, -9, 0], [np.nan, 9, np.nan], [1, np.nan, 5]])
