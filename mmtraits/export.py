@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mmtraits import __version__, calibrate, card, config, graph
+from mmtraits import __version__, calibrate, card, config, graph, ranges
 from mmtraits import run as runs
 from mmtraits.calibrate import Calibration, Method
 from mmtraits.config import RunConfig
@@ -37,6 +37,7 @@ from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
+from mmtraits.unlike import Ranges
 
 Present = frozenset[str]
 OutOfFold = dict[Present, dict[int, NDArray[np.float64]]]  # set of present streams -> manifest row -> scores (K,)
@@ -51,6 +52,7 @@ class Facts:
     windowing: Windowing
     transforms: Sequence[TargetTransform]  # one per member
     calibration: Calibration | None = None
+    ranges: Ranges | None = None
     licence: str = "not stated; the terms of the training data hold"
     provenance: Mapping[str, Any]  # of card.render
     metrics: Mapping[str, Any]  # of card.render
@@ -106,6 +108,7 @@ def export(
         windowing=Windowing(**settings.data.windowing.model_dump()),
         transforms=[TargetTransform.from_dict(about["members"][folder.name]["transform"]) for folder in folders],
         calibration=_calibration(scores, labelled, members, method),
+        ranges=_ranges(settings, about, labelled, members),
         **({"licence": data.licence} if data else {}),
         provenance={
             "data": data.about if data else None,
@@ -194,9 +197,11 @@ def _info(model: TraitModel, specs: Mapping[str, InputSpec], facts: Facts) -> di
         "schema": facts.schema.to_dict(),
         "transform": [transform.to_dict() for transform in facts.transforms],
         "streams": {s: {"spec": asdict(specs[s]), "inputs": list(graph.input_names(s))} for s in model.streams},
-        "output": "scores",
+        "output": graph.OUTPUTS[0],
+        "distance": graph.OUTPUTS[1],
         "windowing": asdict(facts.windowing),
         "calibration": facts.calibration.to_dict() if facts.calibration else None,
+        "unlike": facts.ranges.to_dict() if facts.ranges else None,
         "versions": {
             "mmtraits": __version__, "torch": str(torch.__version__), "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__, "python": platform.python_version(),
@@ -256,6 +261,15 @@ def _calibration(
     )
     low, high = (getattr(members[0], end).double().numpy() for end in ("low", "high"))
     return calibrate.fit(members[0].streams, labelled, low=low, high=high, method=method)
+
+
+def _ranges(
+    settings: RunConfig, about: Mapping[str, Any], manifest: Manifest, members: Sequence[TraitModel]
+) -> Ranges | None:
+    """Of the rows that any member learned from."""
+    used = {clip for member in about["members"].values() for clip in member["splits"]["train"]}
+    rows = [row for row, clip in enumerate(manifest.clips) if clip.id in used]
+    return ranges.fit(settings, manifest, rows, members) if rows and members else None
 
 
 def _tables(run: Path, manifest: Manifest) -> tuple[dict[str, Any], dict[str, Any]]:

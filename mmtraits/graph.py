@@ -1,4 +1,4 @@
-"""Trained members -> one ONNX graph from decoded media to scores, and the check that it says what torch says."""
+"""Trained members -> one ONNX graph from decoded media to scores and distances, and the check against torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mmtraits.errors import BundleError
+from mmtraits.layers import masked_mean, present
 from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel, trained_state
 from mmtraits.runtime import Predictor
@@ -24,7 +25,8 @@ from mmtraits.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = 1e-4  # onnxruntime against torch, on the schema's scale
+OUTPUTS = ("scores", "distance")
+TOLERANCE = 1e-4  # onnxruntime against torch, on the schema's scale; distances: also of themselves where above 1
 BATCH_TOLERANCE = 1e-5  # a window alone against the same window in a padded batch
 Window = dict[str, Raw]
 Front = tuple[str, int]  # a stream, and the member whose front-end is run
@@ -51,20 +53,37 @@ class Fronts(nn.Module):
 
 
 class Member(nn.Module):
-    """Tokens of front-ends -> scores (B, K) by a state that comes from outside: one trace serves every member."""
+    """Tokens of front-ends -> scores and distances by a state that comes from outside: one trace for every member."""
 
     def __init__(self, model: TraitModel) -> None:
         super().__init__()
         self.model = model
         self.names = list(trained_state(model))
 
-    def forward(self, state: list[Tensor], features: list[Tensor]) -> Tensor:
-        """The tensors of `trained_state`, data and mask of each stream -> scores (B, K)."""
+    def forward(self, state: list[Tensor], features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The tensors of `trained_state`, data and mask of each stream -> scores (B, K), distances (B, P)."""
         given = dict(zip(self.names, state, strict=True))
         tokens = {s: Tokens(*features[2 * p : 2 * p + 2]) for p, s in enumerate(self.model.streams)}
         targets = functional_call(self.model, given, (tokens,))[0]
         scaled = targets * given["scale"] + given["shift"]
-        return torch.minimum(torch.maximum(scaled, given["low"]), given["high"])
+        scores = torch.minimum(torch.maximum(scaled, given["low"]), given["high"])
+        return scores, distances(tokens, given)
+
+
+def distances(features: Mapping[str, Tokens], state: Mapping[str, Tensor]) -> Tensor:
+    """How far front-end outputs {stream: (B, T, ...)} lie from those of training, (B, P); `state`: a model's.
+
+    Root mean square over the features of the mean over time, standardised as the encoder does but not clipped: about 1
+    for a training clip. 0 where the stream is absent, and for encoders that do not standardise.
+    """
+    columns = []
+    for stream, tokens in features.items():
+        column = torch.zeros(tokens.mask.shape[:1])
+        if (name := f"encoders.{stream}.standardize") + ".mean" in state:
+            units = (masked_mean(tokens) - state[f"{name}.mean"]) / state[f"{name}.std"]
+            column = units.square().mean(1).sqrt()
+        columns.append(torch.where(present(tokens), column, torch.zeros_like(column)))
+    return torch.stack(columns, 1)
 
 
 def to_onnx(members: Sequence[TraitModel], windowing: Windowing) -> bytes:
@@ -91,7 +110,7 @@ def to_onnx(members: Sequence[TraitModel], windowing: Windowing) -> bytes:
     features = [made[2 * n + k] for n in shared for k in (0, 1)]
     axes = [{0: free, 1: torch.export.Dim.AUTO} if tensor.shape[1] > 1 else {0: free} for tensor in features]
     names = [*one.names, *_token_names([("feature", n) for n in range(len(specs))])]
-    member = _traced(one, (state, features), ([{}] * len(state), axes), names, ["scores"])
+    member = _traced(one, (state, features), ([{}] * len(state), axes), names, OUTPUTS)
     model = _composed(front, member, members, owners, fronts)
     _check_small_weights(model, members, owners)
     _forget_sources(model)
@@ -139,9 +158,10 @@ def _composed(
             copied.input[:] = [names.get(name, name) for name in node.input]
             copied.output[:] = [names[name] for name in node.output]
     del graph.output[:], graph.value_info[:]
-    graph.node.append(onnx.helper.make_node("Mean", [f"member{n}.scores" for n in range(len(members))], ["scores"]))
-    shape = ["batch", len(members[0].centre)]
-    graph.output.append(onnx.helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, shape))
+    for name, width in zip(OUTPUTS, (len(members[0].centre), len(members[0].streams)), strict=True):
+        said = [f"member{n}.{name}" for n in range(len(members))]
+        graph.node.append(onnx.helper.make_node("Mean", said, [name]))
+        graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width]))
     return front
 
 
@@ -214,17 +234,22 @@ def check(
 
     torch runs every member with its own front-end, so a front-end shared wrongly shows as a difference.
     """
-    parity, batch_effect = 0.0, 0.0
+    parity, batch_effect, drift = 0.0, 0.0, 0.0
     for windows in batches:
-        expected = _torch_scores(members, windows)
-        together = predictor.score(windows)
-        alone = np.concatenate([predictor.score([window]) for window in windows])
-        two = predictor.score(windows[:2])
+        expected, distance = _torch_answers(members, windows)
+        together, far = predictor.examine(windows)
+        alone, far_alone = map(np.concatenate, zip(*(predictor.examine([window]) for window in windows), strict=True))
+        two, far_two = predictor.examine(windows[:2])
         parity = max(parity, *(_difference(found, expected[: len(found)]) for found in (together, alone, two)))
         batch_effect = max(batch_effect, _difference(together, alone), _difference(together[:2], two))
-    log.info("export: %.1e from torch, %.1e between batches", parity, batch_effect)
+        drift = max(drift, *(_relative(found, distance[: len(found)]) for found in (far, far_alone, far_two)))
+    log.info("export: %.1e from torch, %.1e between batches, distances %.1e", parity, batch_effect, drift)
     if parity > TOLERANCE:
         raise BundleError(f"export: onnxruntime's scores differ from torch's by {parity:.1e}; allowed {TOLERANCE:.0e}")
+    if drift > TOLERANCE:
+        raise BundleError(
+            f"export: onnxruntime's distances differ by {drift:.1e} from torch's; allowed {TOLERANCE:.0e}"
+        )
     if batch_effect > BATCH_TOLERANCE:
         raise BundleError(
             f"export: scores differ by {batch_effect:.1e} between a window alone and in a batch; "
@@ -233,15 +258,27 @@ def check(
     return parity, batch_effect
 
 
-def _torch_scores(members: Sequence[TraitModel], windows: Sequence[Window]) -> NDArray[np.float32]:
+def _torch_answers(
+    members: Sequence[TraitModel], windows: Sequence[Window]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean scores (B, K) and distances (B, P) of the members."""
     tensors = _tensors(windows, members[0].streams)
     raw = {s: Tokens(*tensors[2 * p : 2 * p + 2]) for p, s in enumerate(members[0].streams)}
     with torch.no_grad():
-        scores: NDArray[np.float32] = torch.stack([member.scores(raw) for member in members]).mean(0).numpy()
-    return scores
+        features = [member.frontend(raw) for member in members]
+        pairs = list(zip(members, features, strict=True))
+        scores = torch.stack([member.to_scale(member(given)[0]) for member, given in pairs]).mean(0)
+        far = torch.stack([distances(given, member.state_dict()) for member, given in pairs]).mean(0)
+    return scores.numpy(), far.numpy()
 
 
-def _difference(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+def _relative(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Of distances above 1, the difference in parts of them."""
+    scale = np.maximum(1, b)
+    return _difference(a / scale, b / scale)
+
+
+def _difference(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
     difference = np.abs(a.astype(np.float64) - b)
     return float("inf") if np.isnan(difference).any() else float(difference.max())
 

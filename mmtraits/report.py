@@ -77,8 +77,10 @@ def records(
         for suffix, table in (("", scores.values), ("_lower", scores.lower), ("_upper", scores.upper)):
             row |= {name + suffix: _finite(value) for name, value in zip(names, table[n], strict=True)}
         row |= {f"{stream}_present": bool(has) for stream, has in zip(scores.streams, scores.present[n], strict=True)}
-        row |= {"unlike_training": None, "duration_s": _finite(durations_s[n])}
-        row |= {"model": model, "construct": scores.schema.construct, "details": dict(details[n])}
+        unlike = scores.unlike[n]
+        row |= {"unlike_training": None if unlike is None else bool(unlike), "duration_s": _finite(durations_s[n])}
+        named = {} if unlike is None else {"unlike_training": unlike}
+        row |= {"model": model, "construct": scores.schema.construct, "details": {**details[n], **named}}
         rows.append(row)
     return rows
 

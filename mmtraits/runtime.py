@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from mmtraits import unlike
 from mmtraits.calibrate import Calibration
 from mmtraits.errors import BundleError, ConfigError
 from mmtraits.media.load import LoadedClip, clip_from_file, load
@@ -25,6 +26,7 @@ from mmtraits.schema import (
     Clip,
     Raw,
     Status,
+    TextSpec,
     TraitSchema,
     TraitScores,
     Windowing,
@@ -61,6 +63,7 @@ class Predictor:
             self.specs = {stream: spec_from_dict(entry["spec"]) for stream, entry in self.info["streams"].items()}
             self.windowing = Windowing(**self.info["windowing"])
             self.calibration = _calibration(self.info["calibration"], self.streams)
+            self.ranges = unlike.Ranges.from_dict(ranges) if (ranges := self.info.get("unlike")) else None
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"{self.root / 'bundle.json'}: {error}; export the bundle again") from error
         self._session = _open_session(files[GRAPH], self.root / GRAPH, threads, device)
@@ -80,12 +83,19 @@ class Predictor:
 
         A row without any stream gets the model's answer to nothing, which is no score: `predict` reports it as failed.
         """
+        return self.examine(raws)[0]
+
+    def examine(self, raws: Sequence[Mapping[str, Raw]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Scores (N, K) as `score`, and the distance (N, P) of every stream from those of training (`mmtraits.unlike`).
+
+        0 where a stream is absent, NaN where the bundle gives no distance.
+        """
         feeds: dict[str, NDArray[Any]] = {}
         for stream, entry in self.info["streams"].items():
             data, mask = entry["inputs"]
             feeds[data], feeds[mask] = stack([raw[stream] for raw in raws], min_steps=self._fixed_steps[stream])
-        scores: NDArray[np.float32] = self._session.run([self.info["output"]], feeds)[0]
-        return scores
+        scores, *more = self._session.run(_outputs(self.info), feeds)
+        return scores, more[0] if more else np.full((len(raws), len(self.streams)), np.nan, np.float32)
 
     def predict(self, clips: Iterable[Clip | Path | str], batch: int = 8) -> TraitScores:
         """Score clips, one row each, in order; never raises for what a clip contains. `batch`: windows per pass."""
@@ -100,14 +110,30 @@ class Predictor:
         """Score clips that are already decoded; windows are averaged by the time they cover."""
         heard = [_windows_present(clip, self.streams) for clip in loaded]  # per clip (W, P) bool
         windows = [w.streams for clip, has in zip(loaded, heard, strict=True) for w in _spoken(clip, has)]
-        passes = [self.score(group) for group in _groups(windows, batch)]
-        of_windows = np.concatenate(passes) if passes else np.zeros((0, len(self.schema.traits)), np.float32)
-        counts = [int(has.any(axis=1).sum()) for has in heard]
-        per_clip = np.split(of_windows, np.cumsum(counts)[:-1]) if counts else []
-        rows = [_average(clip, has, rows) for clip, has, rows in zip(loaded, heard, per_clip, strict=True)]
-        values = np.array(rows, np.float32).reshape(len(loaded), len(self.schema.traits))
-        present = np.array([has.any(axis=0) for has in heard], np.bool_).reshape(len(loaded), len(self.streams))
-        return self._verdict(tuple(clip_ids), values, present, [clip.reasons for clip in loaded])
+        passes = [self.examine(group) for group in _groups(windows, batch)]
+        ends = np.cumsum([has.any(axis=1).sum() for has in heard])[:-1]
+        sizes = (len(self.schema.traits), len(self.streams))
+        nothing = [np.zeros((0, size), np.float32) for size in sizes]
+        of_windows = [np.concatenate(part) for part in zip(nothing, *passes, strict=True)]
+        scores, distances = ((np.split(part, ends) if loaded else []) for part in of_windows)
+        rows = [_average(clip, has, found) for clip, has, found in zip(loaded, heard, scores, strict=True)]
+        values = np.array(rows, np.float32).reshape(len(loaded), sizes[0])
+        present = np.array([has.any(axis=0) for has in heard], np.bool_).reshape(len(loaded), sizes[1])
+        far = [_average_of_present(*found) for found in zip(loaded, heard, distances, strict=True)]
+        found_unlike = [self._unlike(clip, row) for clip, row in zip(loaded, far, strict=True)]
+        return self._verdict(tuple(clip_ids), values, present, [clip.reasons for clip in loaded], found_unlike)
+
+    def _unlike(self, clip: LoadedClip, distances: NDArray[np.float64]) -> str | None:
+        """What of a clip is unlike training; distances (P,), NaN where a stream is absent."""
+        if self.ranges is None:
+            return None
+        found = unlike.of_media(clip.duration_s, clip.details)
+        text = next((stream for stream, spec in self.specs.items() if isinstance(spec, TextSpec)), None)
+        if text is not None and self.ranges.vocabulary is not None:
+            ids = [window.streams[text] for window in clip.windows]
+            found["language"] = self.ranges.vocabulary.familiarity(unlike.said([raw.data[raw.mask] for raw in ids]))
+        found |= {f"{s}_distance": float(far) for s, far in zip(self.streams, distances, strict=True)}
+        return self.ranges.unlike(found)
 
     def _verdict(
         self,
@@ -115,6 +141,7 @@ class Predictor:
         values: NDArray[np.float32],
         present: NDArray[np.bool_],
         found: Sequence[Sequence[str]],
+        found_unlike: Sequence[str | None],
     ) -> TraitScores:
         judged = [_judge(*row) for row in zip(values, present, found, strict=True)]
         status = tuple(status for status, _ in judged)
@@ -123,6 +150,7 @@ class Predictor:
         return TraitScores(
             schema=self.schema, clip_ids=clip_ids, values=values, lower=lower, upper=upper, streams=self.streams,
             present=present, status=status, reasons=tuple(reason for _, reason in judged),
+            unlike=tuple(None if s == "failed" else names for s, names in zip(status, found_unlike, strict=True)),
         )  # fmt: skip
 
     def _interval(
@@ -169,6 +197,7 @@ def concatenate(parts: Sequence[TraitScores]) -> TraitScores:
         present=np.concatenate([part.present for part in parts]),
         status=tuple(status for part in parts for status in part.status),
         reasons=tuple(reason for part in parts for reason in part.reasons),
+        unlike=tuple(names for part in parts for names in part.unlike),
     )
 
 
@@ -254,13 +283,18 @@ def _check_signature(session: onnxruntime.InferenceSession, info: Mapping[str, A
     inputs = {node.name: node.shape for node in session.get_inputs()}
     declared = {name for entry in info["streams"].values() for name in entry["inputs"]}
     outputs = [node.name for node in session.get_outputs()]
-    if set(inputs) != declared or outputs != [info["output"]]:
+    if set(inputs) != declared or outputs != _outputs(info):
         raise BundleError(
             f"{root / GRAPH}: inputs {sorted(inputs)} and outputs {outputs}; "
-            f"bundle.json says {sorted(declared)} and {[info['output']]}"
+            f"bundle.json says {sorted(declared)} and {_outputs(info)}"
         )
     steps = {stream: inputs[entry["inputs"][1]][1] for stream, entry in info["streams"].items()}
     return {stream: found if isinstance(found, int) else 1 for stream, found in steps.items()}
+
+
+def _outputs(info: Mapping[str, Any]) -> list[str]:
+    """Names of the graph's outputs; bundles before 0.3 have scores alone."""
+    return [info["output"], *([info["distance"]] if "distance" in info else [])]
 
 
 # ---------------------------------------------------------------------------------------------------- windows to rows
@@ -285,6 +319,19 @@ def _average(clip: LoadedClip, present: NDArray[np.bool_], scores: NDArray[np.fl
         return np.full(scores.shape[1], np.nan)
     weights = time_covered([(window.start_s, window.end_s) for window in windows])
     return np.asarray(np.average(scores.astype(np.float64), axis=0, weights=weights))
+
+
+def _average_of_present(
+    clip: LoadedClip, present: NDArray[np.bool_], distances: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Mean distance of each stream (W, P) -> (P,) over the windows that hold it, by time covered; NaN without any."""
+    has = present[present.any(axis=1)]
+    windows = _spoken(clip, present)
+    seconds = time_covered([(window.start_s, window.end_s) for window in windows])[:, None] if windows else 0.0
+    weights = has * seconds
+    total, mean = weights.sum(axis=0), np.full(present.shape[1], np.nan)
+    np.divide((weights * distances).sum(axis=0), total, out=mean, where=total > 0)
+    return mean
 
 
 def _judge(values: NDArray[np.float32], present: NDArray[np.bool_], found: Sequence[str]) -> tuple[Status, str]:

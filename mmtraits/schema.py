@@ -240,7 +240,8 @@ class TraitScores:
     """Scores for N clips on the schema's own scale. One clip in, one row out, always.
 
     values, lower, upper: (N, K) float32; a failed clip's row is all NaN, and only a failed clip's. The interval is NaN
-    where the bundle is not calibrated. present: (N, P) which streams had anything to say.
+    where the bundle is not calibrated. present: (N, P) which streams had anything to say. unlike: per clip the names of
+    what is unlike training, joined by `;`, "" for nothing, None where it was not judged (the default).
     """
 
     schema: TraitSchema
@@ -252,3 +253,9 @@ class TraitScores:
     present: NDArray[np.bool_]
     status: tuple[Status, ...]
     reasons: tuple[str, ...]
+    unlike: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Without a judgement every clip's is None."""
+        if not self.unlike:
+            object.__setattr__(self, "unlike", (None,) * len(self.clip_ids))

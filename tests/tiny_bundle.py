@@ -1,7 +1,8 @@
 """A bundle whose scores can be worked out by hand: no torch, no training.
 
 `brightness` is the mean of the real frames / 255, `loudness` the mean of |real samples|; each real token id adds .01 to
-both. Scores are clipped to [0, 1].
+both. Scores are clipped to [0, 1]. With `ranges` the graph also says how far each stream lies from training: ten times
+the brightness, ten times the loudness, the number of ids.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mmtraits.runtime import FORMAT_VERSION
 from mmtraits.schema import FrameSpec, InputSpec, TextSpec, Trait, TraitSchema, WaveSpec
+from mmtraits.unlike import Ranges
 
 GRAPH = """
 <ir_version: 9, opset_import: ["": 18]>
@@ -57,6 +59,13 @@ tiny (uint8[B,F,8,8,3] face, bool[B,F] face_mask, float[B,S] voice, bool[B,S] vo
   scores = Clip (sum, zero, one)
 }
 """
+WITH_DISTANCE = GRAPH.replace("scores)", "scores, float[B,3] distance)").replace(
+    "  scores = Clip (sum, zero, one)",
+    """  scores = Clip (sum, zero, one)
+  all = Concat <axis = 1> (both, id_count)
+  scales = Constant <value_floats = [10.0, 10.0, 1.0]> ()
+  distance = Mul (all, scales)""",
+)
 SCHEMA = TraitSchema(
     name="tiny",
     traits=(Trait(name="brightness", low=0.0, high=1.0), Trait(name="loudness", low=0.0, high=1.0)),
@@ -70,10 +79,13 @@ SPECS: dict[str, InputSpec] = {
 }
 
 
-def write_tiny_bundle(folder: Path, *, graph: bytes | None = None, **changes: object) -> Path:
+def write_tiny_bundle(
+    folder: Path, *, graph: bytes | None = None, ranges: Ranges | None = None, **changes: object
+) -> Path:
     """Write the bundle into `folder`; `changes` replace keys of bundle.json, `graph` the model."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph or onnx.parser.parse_model(GRAPH).SerializeToString())
+    text = WITH_DISTANCE if ranges else GRAPH
+    (folder / "model.onnx").write_bytes(graph or onnx.parser.parse_model(text).SerializeToString())
     words = {word: n for n, word in enumerate(["[UNK]", "hello", "world"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -92,5 +104,7 @@ def write_tiny_bundle(folder: Path, *, graph: bytes | None = None, **changes: ob
         "provenance": {},
         "licence": "Apache-2.0",
     }
+    if ranges:
+        info |= {"distance": "distance", "unlike": ranges.to_dict()}
     (folder / "bundle.json").write_text(json.dumps(info | changes))
     return folder

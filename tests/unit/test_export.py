@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from small_models import SCHEMA, member, settings, torch_scores, transform, window
+from small_models import SCHEMA, member, padded, settings, torch_scores, transform, window
 
 from mmtraits import config, graph
 from mmtraits import export as exporting
@@ -18,7 +18,8 @@ from mmtraits.errors import BundleError, ConfigError
 from mmtraits.export import Facts, export, write_bundle
 from mmtraits.extract import Extraction
 from mmtraits.runtime import Predictor
-from mmtraits.schema import Clip, Windowing
+from mmtraits.schema import Clip, Raw, Windowing
+from mmtraits.tokens import Tokens
 
 STREAMS = ("emotion",)  # the quickest to export
 
@@ -45,6 +46,71 @@ def test_a_bundle_scores_as_the_mean_of_its_members(members, done):
     windows = [window(predictor.specs, STREAMS, share, rng) for share in (0.2, 1.0)]
     np.testing.assert_allclose(predictor.score(windows), torch_scores(members, windows), atol=1e-5)
     assert np.abs(torch_scores(members[:1], windows) - torch_scores(members, windows)).max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Members whose encoders were fitted on training data: of their own each."""
+    made = [member(settings(("emotion", "voice", "scene"), "mean_pool", "linear"), seed) for seed in (0, 1)]
+    for seed, one in enumerate(made):
+        draw = torch.Generator().manual_seed(seed)
+        for stream, width in (("emotion", 5), ("voice", 16)):
+            one.encoders[stream].standardize.fit(torch.randn(40, width, generator=draw) * (seed + 0.5) + seed)
+    return made
+
+
+@pytest.fixture(scope="module")
+def far(fitted, tmp_path_factory):
+    return Predictor(write_bundle(fitted, facts(), tmp_path_factory.mktemp("far") / "bundle").folder)
+
+
+def test_distances_are_torchs(fitted, far):
+    """Scene has a network without statistics of training: it has no distance."""
+    rng = np.random.default_rng(1)
+    windows = [window(far.specs, some, share, rng) for some in (far.streams, ["voice"], []) for share in (0.3, 1.0)]
+    expected = torch.stack([graph.distances(one.frontend(padded(windows)), one.state_dict()) for one in fitted]).mean(0)
+    scores, found = far.examine(windows)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_array_equal(scores, far.score(windows))
+    assert (found[:2, :2] > 0).all() and not found[:, 2].any()
+    np.testing.assert_array_equal(found[2:] > 0, [[False, True, False]] * 2 + [[False] * 3] * 2)
+
+
+def test_distances_by_hand(fitted):
+    """The mean of two steps, standardised and not clipped; what lies under the mask is not read."""
+    first = fitted[0]
+    norm = first.encoders["emotion"].standardize
+    data = torch.full((1, 3, 5), float("nan"))
+    data[0, 0], data[0, 1] = norm.mean + 9 * norm.std, norm.mean + 11 * norm.std
+    features = first.frontend(padded([window(first.specs, ["voice"], 1.0, np.random.default_rng(0))]))
+    features["emotion"] = Tokens(data, torch.tensor([[True, True, False]]))
+    assert graph.distances(features, first.state_dict())[0, 0] == pytest.approx(10, abs=1e-4)
+
+
+def test_distances_know_no_padding_and_no_batch_mates(far):
+    rng = np.random.default_rng(2)
+    windows = [window(far.specs, far.streams, share, rng) for share in (0.1, 0.4, 1.0)]
+    _, together = far.examine(windows)
+    for one, expected in zip(windows, together, strict=True):
+        hidden = {
+            s: Raw(np.concatenate([raw.data, raw.data]), np.concatenate([raw.mask, ~raw.mask]))
+            for s, raw in one.items()
+        }
+        for alone in (one, hidden):
+            np.testing.assert_allclose(far.examine([alone])[1][0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_whose_distances_differ_is_refused(fitted, far):
+    class Drifting(Predictor):
+        def examine(self, raws):
+            scores, distances = super().examine(raws)
+            return scores, distances * np.float32(1.001)
+
+    batches = list(graph.examples(fitted[0].specs, Windowing()))
+    with pytest.raises(
+        BundleError, match=r"onnxruntime's distances differ by \d.\de-0[34] from torch's; allowed 1e-04"
+    ):
+        graph.check(Drifting(far.root), fitted, batches)
 
 
 def test_what_a_bundle_holds(done):
@@ -113,8 +179,9 @@ def test_a_graph_that_differs_is_refused_and_nothing_is_left(members, done, tmp_
 
 def test_a_batch_effect_is_refused(members, done):
     class Leaky(Predictor):
-        def score(self, raws):
-            return super().score(raws) + np.float32(5e-5 * (len(raws) > 1))
+        def examine(self, raws):
+            scores, far = super().examine(raws)
+            return scores + np.float32(5e-5 * (len(raws) > 1)), far
 
     batches = list(graph.examples(members[0].specs, Windowing()))
     with pytest.raises(BundleError, match=r"scores differ by 5.0e-05 between a window alone and in a batch"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from mmtraits.media.assemble import Window
 from mmtraits.media.load import LoadedClip
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Clip, Raw
+from mmtraits.unlike import Ranges, Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +164,107 @@ def test_one_predictor_serves_many_threads(predictor):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# ---------------------------------------------------------------------------------------------------- unlike training
+
+RANGES = Ranges(
+    limits={
+        "duration": (1.0, 5.0),
+        "face_share": (0.5, 1.0),
+        "loudness": (-30.0, -10.0),
+        "language": (-3.0, np.inf),
+        "face_distance": (-np.inf, 4.0),
+        "voice_distance": (-np.inf, 4.0),
+        "text_distance": (-np.inf, 5.0),
+    },
+    vocabulary=Vocabulary(known=np.array([1]), everywhere=np.zeros(0, np.int64), share=0.9),
+)
+USUAL = {"face_coverage": 1.0, "loudness_dbfs": -20.0}
+
+
+@pytest.fixture(scope="module")
+def judging(tmp_path_factory):
+    return Predictor(write_tiny_bundle(tmp_path_factory.mktemp("judging"), ranges=RANGES), threads=1)
+
+
+def whole(**changes: Raw) -> Window:
+    return window(**({"face": frames(51), "voice": wave(0.1), "text": words(3)} | changes))
+
+
+@pytest.mark.parametrize(
+    ("loaded", "said"),
+    [
+        (clip(whole(), details=USUAL), ""),
+        (clip(whole()), ""),  # features that were given: nothing decoded
+        (clip(replace(whole(), end_s=9.0), details=USUAL), "duration"),
+        (clip(whole(), details=USUAL | {"face_coverage": 0.1}), "face_share"),
+        (clip(whole(), details=USUAL | {"loudness_dbfs": -3.0}), "loudness"),
+        (clip(whole(text=Raw(np.full(5, 2), np.ones(5, bool))), details=USUAL), "language"),
+        (clip(whole(face=frames(153)), details=USUAL), "face_distance"),
+        (clip(whole(voice=wave(0.5)), details=USUAL | {"loudness_dbfs": -5.0}), "loudness;voice_distance"),
+        (clip(whole(text=words(6)), details=USUAL), "text_distance"),
+    ],
+)
+def test_what_is_unlike_training_is_named(judging, loaded, said):
+    scores = one(judging, loaded)
+    assert scores.unlike == (said,)
+    assert scores.status == ("ok",)  # a flag, no fault of the clip
+
+
+def test_a_failed_clip_is_not_judged(judging):
+    nothing = clip(window(), reasons=("no_face",), details=USUAL | {"loudness_dbfs": -60.0})
+    bad = clip(window(voice=wave(np.nan)), details=USUAL)
+    scores = judging.assess(["a", "b", "c"], [nothing, bad, clip(whole(), details=USUAL)])
+    assert scores.unlike == (None, None, "")
+
+
+def test_a_bundle_without_ranges_judges_nothing(predictor):
+    assert one(predictor, clip(whole())).unlike == (None,)
+    _, far = predictor.examine([whole().streams])
+    assert far.shape == (1, 3) and np.isnan(far).all()
+
+
+def test_distances_are_averaged_by_time_over_the_windows_that_hold_the_stream(judging):
+    """Brightness .6 for 2 s and .2 for 6 s: distance 3; the window without a face does not count."""
+    near, far = window(0, 6, face=frames(51)), window(6, 8, face=frames(153), voice=wave(0.1))
+    silent = window(8, 9, voice=wave(0.1))
+    loaded = clip(near, far, silent, details=USUAL)
+    seen = runtime._average_of_present(
+        loaded,
+        np.array([[True, False, False], [True, True, False], [False, True, False]]),
+        judging.examine([w.streams for w in loaded.windows])[1],
+    )
+    np.testing.assert_allclose(seen, [3, 1, np.nan], atol=1e-5)
+
+
+def test_an_absent_stream_is_at_no_distance(judging):
+    assert judging.examine([window(voice=wave(0.1)).streams])[1][0].tolist() == [0, pytest.approx(1), 0]
+
+
+def test_a_text_that_stands_in_every_window_is_judged_once(judging):
+    """Two of three ids are known: 1.3 standard errors below .9; as twenty-seven ids it would be 4."""
+    text = Raw(np.array([1, 1, 2]), np.ones(3, bool))
+    windows = [window(2.0 * n, 2.0 * n + 0.5, text=text) for n in range(9)]
+    vocabulary = RANGES.vocabulary
+    assert vocabulary.familiarity(np.tile(text.data, 9)) < -3 < vocabulary.familiarity(text.data)
+    assert "language" not in one(judging, clip(*windows)).unlike[0]
+
+
+def test_concatenation_keeps_what_is_unlike(judging, predictor):
+    one_, other = one(judging, clip(whole(), details=USUAL)), one(judging, clip(whole(text=words(6))))
+    assert runtime.concatenate([one_, other]).unlike == ("", "text_distance")
+    assert runtime.concatenate([one(predictor, clip(whole()))] * 2).unlike == (None, None)
+
+
+def test_a_distance_that_the_graph_lacks(tmp_path):
+    with pytest.raises(BundleError, match=r"outputs \['scores'\]; bundle.json says .*\['scores', 'distance'\]"):
+        Predictor(write_tiny_bundle(tmp_path, distance="distance"))
+
+
+def test_ranges_that_cannot_be_read(tmp_path):
+    with pytest.raises(BundleError, match="bundle.json: 'ranges'; export the bundle again"):
+        Predictor(write_tiny_bundle(tmp_path, unlike={"rows": {}}))
 
 
 class TestBundle:
