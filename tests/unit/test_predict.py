@@ -16,6 +16,7 @@ from mmtraits import predict
 from mmtraits.errors import BundleError, ConfigError, ManifestError
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Clip, VectorSpec, Windowing
+from mmtraits.unlike import Ranges
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,23 @@ def test_jsonl_and_page(bundle, folder, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("<article>") == 4
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["report.html", "results.csv", "results.jsonl"]
+
+
+def test_clips_unlike_training_are_flagged(folder, tmp_path):
+    """The five seconds are too long; two of the three sounds are too loud; a failed clip is not judged."""
+    limits = {"duration": (0.5, 2.0), "loudness": (-20.0, -8.0), "voice_distance": (-np.inf, 4.0)}
+    judging = write_tiny_bundle(tmp_path / "bundle", ranges=Ranges(limits=limits))
+    predict.run([folder], tmp_path / "out", bundle=judging)
+    assert [row["unlike_training"] for row in read(tmp_path / "out")] == ["true", "false", "", "true"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [line["unlike_training"] for line in lines] == [True, False, None, True]
+    named = [line["details"].get("unlike_training") for line in lines]
+    assert named == ["loudness;voice_distance", "", None, "duration;loudness;voice_distance"]
+
+
+def test_a_bundle_without_ranges_leaves_the_flag_empty(bundle, folder, tmp_path):
+    predict.run([folder], tmp_path / "out", bundle=bundle)
+    assert {row["unlike_training"] for row in read(tmp_path / "out")} == {""}
 
 
 def test_progress_ends_at_the_number_of_clips(bundle, folder, tmp_path):
