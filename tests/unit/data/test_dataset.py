@@ -102,6 +102,20 @@ def test_the_windows_of_a_person_take_turns() -> None:
     assert {i for batch in batches for i in batch if i < 90} != first
 
 
+def test_who_is_met_once_more_and_beside_whom_changes() -> None:
+    persons = [str(n // 8) for n in range(60)]  # 60 windows of 8 persons: four are met eight times, four seven times
+    batches = LengthBatches([1] * 60, 4, seed=0, persons=persons)
+    often, together = set(), set()
+    for epoch in range(6):
+        batches.set_epoch(epoch)
+        met = [frozenset(persons[i] for i in batch) for batch in batches]
+        times = Counter(persons[i] for batch in batches for i in batch)
+        often.add(frozenset(person for person, count in times.items() if count == 8))
+        together.add(len(set(met)))
+    assert len(often) > 2
+    assert min(together) > 4
+
+
 def test_one_window_each_is_an_ordinary_epoch() -> None:
     batches = LengthBatches(range(1, 51), 8, seed=0, persons=[f"p{n}" for n in range(50)])
     assert sorted(i for batch in batches for i in batch) == list(range(50))

@@ -189,7 +189,18 @@ def test_a_split_of_other_people_is_no_flip() -> None:
 def test_chance_turns_nothing_round(seed) -> None:
     draw = np.random.default_rng(seed)
     manifest = corpus(draw.uniform(size=(200, 4)), of=schema(*"abcd"), splits=SPLIT)
-    assert not [fault for fault in found(manifest) if fault.serious]
+    assert not found(manifest)
+
+
+def test_the_evidence_of_few_persons_is_not_overrated() -> None:
+    """Twelve persons, six clips each, two traits that have nothing to do with each other."""
+    draw = np.random.default_rng(0)
+    owner = np.repeat(np.arange(12), 6)
+    sure = 0
+    for _ in range(1000):
+        x, y = (np.repeat(draw.normal(size=12), 6) + 0.3 * draw.normal(size=72) for _ in range(2))
+        sure += faults._surely((x - x.mean()) / x.std(), (y - y.mean()) / y.std(), owner)
+    assert sure < 25  # by clips it would be hundreds, by a normal error forty
 
 
 def test_many_clips_of_few_persons_are_little_evidence() -> None:

@@ -96,6 +96,16 @@ probing._limited(Endless("x.mp4"))
     assert done.returncode == -signal.SIGALRM
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarms on this system")
+def test_the_alarm_is_for_one_file(folder) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        assert isinstance(probing._limited(folder / "a.mp4"), MediaInfo)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_the_summary_counts_what_is_lacking(folder) -> None:
     found = probing.probe_all([folder / name for name in ("a.mp4", "b.mp4", "bad.mp4")])
     (row,) = probing.summary(found)
