@@ -245,7 +245,7 @@ class _Facts(NamedTuple):
 
 def _sums(cell: _Cell, persons: int) -> Vector:
     """(S, persons) as in `_Sums`."""
-    y, p = _centred(cell.labels), _centred(cell.scores)
+    y, p = (side - side.sum() / max(len(side), 1) for side in (cell.labels, cell.scores))  # squares must not cancel
     error = np.abs(cell.labels - cell.scores)
     tail = metrics.in_tail(cell.labels).astype(np.float64) if len(error) else error
     high, said = (np.asarray(side >= metrics.THRESHOLD, np.float64) for side in (cell.labels, cell.scores))
@@ -255,13 +255,6 @@ def _sums(cell: _Cell, persons: int) -> Vector:
         high=high, said=said, both=high * said,
     )  # fmt: skip
     return np.stack([np.bincount(cell.units, weights=column, minlength=persons) for column in columns])
-
-
-def _centred(values: Vector) -> Vector:
-    """Values around their mean, so that sums of squares do not cancel; exactly 0 where they are constant."""
-    if not len(values) or values.min() == values.max():
-        return np.zeros_like(values)
-    return np.asarray(values - values.mean())
 
 
 def _facts(cells: Sequence[_Cell], sums: Vector) -> _Facts:

@@ -142,6 +142,22 @@ def test_intervals_are_quantiles_of_tables_of_repeated_rows(seed: int) -> None:
             assert_interval(found.tables[name].mean[metric], [draw["mean"][metric] for draw in draws])
 
 
+def test_resamples_that_draw_one_value_only_are_undefined() -> None:
+    """Two persons of forty differ from the others: 13 % of resamples have neither, and no variance but rounding."""
+    corpus = Corpus(0)
+    corpus.schema = schema(Trait(name="label", low=0.0, high=1.0), Trait(name="score", low=0.0, high=1.0))
+    few = np.where(corpus.of < 2, 0.7, 0.1)
+    corpus.labels[:, 0] = few
+    scores = corpus.scores()
+    scores[:, 1] = few
+    found = corpus.judge({"m": scores}, ranks_of=["m"], resamples=200, rank_resamples=200).tables["m"]
+    draws = resampled_tables(corpus, scores, 200)
+    assert 10 < sum(math.isnan(draw["traits"]["label"]["ccc"]) for draw in draws) < 50
+    for metric in set(found.mean) - {"tail_mae"}:
+        for trait, row in found.traits.items():
+            assert_interval(row.metrics[metric], [draw["traits"][trait][metric] for draw in draws])
+
+
 def test_tails_are_those_of_the_evaluated_labels() -> None:
     corpus = Corpus(0, traits=1)
     scores = corpus.scores()
@@ -320,6 +336,14 @@ def test_pairing_finds_what_two_intervals_hide() -> None:
     assert own.upper > its.lower and found.comparisons[0].mean.upper < 0
 
 
+def test_constants_that_fail_on_different_rows_are_not_taken_for_one() -> None:
+    corpus = Corpus(6)
+    first, second = np.full((2, *corpus.labels.shape), 0.5)
+    first[:20], second[-20:] = np.nan, np.nan
+    found = corpus.judge({"first": first, "second": second}).tables["second"]
+    assert found == corpus.judge({"second": second}).tables["second"]
+
+
 def test_systems_that_say_the_same_differ_by_nothing() -> None:
     corpus = Corpus(5)
     scores = corpus.scores()
@@ -352,9 +376,10 @@ def test_a_trait_that_one_person_has_spoils_the_interval_of_the_mean() -> None:
         assert table.traits["t1"].metrics[metric].lower is not None
 
 
-def test_constant_scores_have_no_correlation_and_it_is_counted() -> None:
+@pytest.mark.parametrize("constant", [0.1, 0.3, 0.55])  # the mean of many 0.3 is not 0.3
+def test_constant_scores_have_no_correlation_and_it_is_counted(constant: float) -> None:
     corpus = Corpus(0)
-    table = corpus.judge({"model": np.full(corpus.labels.shape, 0.1)}, ranks_of=["model"]).tables["model"]
+    table = corpus.judge({"model": np.full(corpus.labels.shape, constant)}, ranks_of=["model"]).tables["model"]
     for estimate in (table.mean["pearson"], table.traits["t0"].metrics["spearman"]):
         assert (estimate.value, estimate.lower, estimate.upper) == (None, None, None)
     assert table.undefined == {"pearson": 2, "spearman": 2}
