@@ -175,8 +175,9 @@ def test_an_interval_holds_its_score() -> None:
     """Scores that are far off: quantiles of the labels alone would leave them out."""
     labels, scores = np.random.default_rng(0).normal(0.5, 0.01, 200), np.full(200, 0.9)
     found = fit(["text"], column(labels, scores), low=np.zeros(1), high=np.ones(1), method="cqr")
-    lower, upper = found.interval(np.array([[0.9]]), np.array([[True]]))
-    assert upper == 0.9 and 0.4 < lower < 0.5
+    lower, upper = found.interval(np.array([[0.9], [0.1]]), np.ones((2, 1), np.bool_))
+    assert upper[0] == 0.9 and 0.4 < lower[0] < 0.5
+    assert lower[1] == 0.1 and 0.5 < upper[1] < 0.6
 
 
 # ---------------------------------------------------------------------------------------------------- either
@@ -267,15 +268,17 @@ def test_a_calibration_written_before_cqr_is_read() -> None:
 def test_any_order_of_rows_gives_the_same_bytes(method) -> None:
     labels, scores = heteroscedastic(300, 5)
     labelled = column(labels, scores, [f"p{n % 70}" for n in range(300)])
-    order = np.random.default_rng(0).permutation(300)
-    moved = Rows(
-        ids=[labelled.ids[n] for n in order],
-        persons=[labelled.persons[n] for n in order],
-        labels=labelled.labels[order],
-        scores={key: values[order] for key, values in labelled.scores.items()},
-    )
-    one, other = (fit(["text"], each, method=method, **WIDE).to_dict() for each in (labelled, moved))
-    assert json.dumps(one) == json.dumps(other)
+    written = set()
+    for seed in range(8):
+        order = np.random.default_rng(seed).permutation(300)
+        moved = Rows(
+            ids=[labelled.ids[n] for n in order],
+            persons=[labelled.persons[n] for n in order],
+            labels=labelled.labels[order],
+            scores={key: values[order] for key, values in labelled.scores.items()},
+        )
+        written.add(json.dumps(fit(["text"], moved, method=method, **WIDE).to_dict()))
+    assert len(written) == 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=9, max_size=60), st.floats(0.5, 0.9))

@@ -201,6 +201,7 @@ def whole(**changes: Raw) -> Window:
         (clip(whole(), details=USUAL | {"face_coverage": 0.1}), "face_share"),
         (clip(whole(), details=USUAL | {"loudness_dbfs": -3.0}), "loudness"),
         (clip(whole(text=Raw(np.full(5, 2), np.ones(5, bool))), details=USUAL), "language"),
+        (clip(whole(text=Raw(np.array([1, 1, 1, 2, 2, 2, 2, 2]), np.arange(8) < 3)), details=USUAL), ""),  # hidden ids
         (clip(whole(face=frames(153)), details=USUAL), "face_distance"),
         (clip(whole(voice=wave(0.5)), details=USUAL | {"loudness_dbfs": -5.0}), "loudness;voice_distance"),
         (clip(whole(text=words(6)), details=USUAL), "text_distance"),
