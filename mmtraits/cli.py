@@ -187,6 +187,45 @@ def export(
     typer.echo(f"largest difference from torch {done.parity:.1e}, between batches {done.batch_effect:.1e}")
 
 
+@app.command()
+def check(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(help="Configs, manifests, bundles, runs, media; key.sub=value ...", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Write what was found as JSON, too.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that open media; default: one per core.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a config, for editors.")] = False,
+) -> None:
+    """Every problem of a config, manifest, bundle, run or media folder, before any compute is spent."""
+    import json
+
+    from mmtraits.errors import ConfigError
+
+    if schema:
+        from mmtraits.config import json_schema
+
+        typer.echo(json.dumps(json_schema(), indent=1))
+        return
+    from mmtraits.check import check_all
+    from mmtraits.runtime import usable_cores
+
+    overrides = [path for path in paths or [] if "=" in path and not Path(path).exists()]
+    wanted = [path for path in paths or [] if path not in overrides]
+    if not wanted:
+        raise ConfigError("check: expected a config, manifest, bundle, run or media folder")
+    with _bar("Opening media") as progress:
+        cores = usable_cores() if workers is None else workers
+        reports = check_all(wanted, overrides, workers=cores, progress=progress)
+    if out is not None:
+        out.write_text(json.dumps([report.to_dict() for report in reports], indent=1) + "\n", encoding="utf-8")
+    typer.echo("\n\n".join(report.to_text() for report in reports))
+    if any(report.problems for report in reports):
+        raise typer.Exit(2)
+
+
 def _settings(path: Path, overrides: list[str] | None) -> RunConfig:
     from mmtraits.config import load
     from mmtraits.parts import problems
