@@ -311,16 +311,16 @@ def _packets(media: Media, stream: Any) -> Iterator[Any]:
 
 
 def _pictures(media: Media, until_s: float) -> Iterator[tuple[float, Image]]:
-    """Every frame with its time, upright, its sides rounded down to even numbers."""
+    """Every frame with its time, upright; of an odd side the last row or column is lost."""
     with opened(media.path) as other:
         packets = _packets(other, video_stream(other.container))
         stamps = {packet.pts * packet.time_base for packet in packets if packet.pts is not None}
     times_s = sorted(time_s for stamp in stamps if (time_s := float(stamp) - media.info.start_s) <= until_s)
     last_s = -math.inf
-    for event in read(media, wanted=times_s, sizes=[lambda w, h: (max(2, w & ~1), max(2, h & ~1))], health=Health()):
+    for event in read(media, wanted=times_s, sizes=[lambda width, height: (width, height)], health=Health()):
         if isinstance(event, Picture) and event.time_s > last_s:
-            last_s = event.time_s
-            yield last_s, event.images[0]
+            last_s, image = event.time_s, event.images[0]
+            yield last_s, np.ascontiguousarray(image[: image.shape[0] & ~1, : image.shape[1] & ~1])
 
 
 def _encoded(images: Iterator[tuple[float, Image]], media: Media, out: Any, options: dict[str, str]) -> Iterator[Any]:

@@ -142,6 +142,14 @@ def test_a_stretch_of_a_file_keeps_its_times(predictor: Predictor, clips: tuple[
     assert darker.traits["brightness"].mean == pytest.approx(-0.3 * bright, rel=0.1)
 
 
+def test_written_anew_a_clip_ends_where_it_ended(predictor: Predictor, clips: tuple[Clip, ...], tmp_path: Path) -> None:
+    """A file written anew may be a frame longer, and would then be looked at elsewhere."""
+    base = predictor.load(clips[0])
+    for disturbance in (SOFTER, DARKER, MISHEARD):
+        written = nuisance._written(clips[0], base, disturbance, tmp_path)
+        assert (written.start_s, written.end_s) == (0.0, base.duration_s)
+
+
 def test_long_files_are_left_out(
     predictor: Predictor, clips: tuple[Clip, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

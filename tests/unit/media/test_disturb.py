@@ -279,6 +279,7 @@ def test_unreadable_sources_and_bad_targets_leave_nothing_behind(talk: Path, tmp
     (tmp_path / "bad.mp4").write_bytes(b"no media at all")
     with pytest.raises(MediaError, match="bad.mp4: not readable as media"):
         made(tmp_path / "bad.mp4", tmp_path / "out.mp4", "blur", 2)
+    (tmp_path / "out.mp3").write_bytes(b"of an earlier time")
     with pytest.raises(MediaError, match=r"could not be written again as .*out\.mp3"):
         made(talk, tmp_path / "out.mp3", "loudness", 2)
     assert not list(tmp_path.glob("out*"))
@@ -292,6 +293,28 @@ def test_cut_off_files_keep_what_is_readable(tmp_path: Path) -> None:
     (tmp_path / "cut.ts").write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
     for name in ("loudness", "brightness"):
         assert 1.0 < probe(made(tmp_path / "cut.ts", tmp_path / "out.mp4", name, 0.8)).duration_s < 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "frames"),
+    [
+        ("edge/discard_first_keyframe.mp4", 25),
+        ("edge/test_non_zero_start.mp4", None),
+        ("edge/nasa_13013_rotated.mp4", 17),
+        ("speaking/bbaf2n.mpg", 75),
+    ],
+)
+def test_real_files_keep_their_frames(real_data: Path, tmp_path: Path, name: str, frames: int | None) -> None:
+    source = real_data / "clips" / name
+    target = made(source, tmp_path / "out.mp4", "crop", 1.0)
+    times = np.arange(0, probe(source).duration_s, 0.005).tolist()
+    own, written = ({round(p.time_s, 2): p.images[0] for p in pictures(path, times)} for path in (source, target))
+    assert list(written) == pytest.approx(list(own), abs=0.011)
+    with opened(target) as media:
+        assert sum(1 for _ in media.container.decode(video=0)) == len(written) == (frames or len(own))
+    for one, other in zip(own.values(), written.values(), strict=True):
+        height, width = other.shape[:2]  # of an odd side one row or column is lost
+        assert np.abs(one[:height, :width].astype(np.float64) - other).mean() < 6
 
 
 # ---------------------------------------------------------------------------------------------------- words
