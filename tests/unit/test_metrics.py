@@ -258,13 +258,13 @@ def test_binary_labels_of_one_class_leave_nothing_to_tell_apart(only: float) -> 
 
 
 def test_means_are_over_the_traits_that_a_metric_is_for() -> None:
-    mixed = schema(Trait(name="wide", low=1.0, high=7.0), Trait(name="yes", kind="binary"))
+    mixed = schema(Trait(name="graded", low=0.0, high=1.0), Trait(name="yes", kind="binary"))
     draw = np.random.default_rng(0)
-    labels = np.column_stack([draw.uniform(1, 7, 30), draw.integers(2, size=30)])
-    scores = np.column_stack([draw.uniform(1, 7, 30), draw.uniform(size=30)])
+    labels, scores = draw.uniform(size=(2, 30, 2))
+    labels[:, 1] = np.arange(30) < 2  # few enough to lie in the tail
     found = table(labels, scores, [str(i) for i in range(30)], mixed)
-    assert found["mean"]["uar"] == found["traits"]["yes"]["uar"] and math.isnan(found["traits"]["wide"]["uar"])
-    assert found["mean"]["tail_mae"] == found["traits"]["wide"]["tail_mae"]
+    assert found["mean"]["uar"] == found["traits"]["yes"]["uar"] and math.isnan(found["traits"]["graded"]["uar"])
+    assert found["mean"]["tail_mae"] == found["traits"]["graded"]["tail_mae"]
     assert math.isnan(found["traits"]["yes"]["tail_mae"]) and found["mean"]["undefined"] == {}
     assert metrics.names(mixed) == (*NAMES, "macro_f1", "uar", "skill")
 
