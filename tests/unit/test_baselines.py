@@ -330,6 +330,20 @@ def test_penalty_of_words_is_the_best_on_held_out_persons() -> None:
     np.testing.assert_array_equal(baselines._text_penalties(words, y, np.arange(150) >= 146), [4.0, 4.0])
 
 
+def test_penalty_of_words_is_chosen_over_persons() -> None:
+    """Who repeats a text repeats its labels: dividing persons would choose to learn texts by heart."""
+    draw = np.random.default_rng(0)
+    texts = [" ".join(draw.choice([f"word{i}" for i in range(200)], 30)) for _ in range(40)]
+    rows, y = np.repeat(np.arange(40), 5), draw.uniform(size=(40, 2))
+    said = [texts[row] for row in rows]
+    c = corpus(y[rows], texts=said, persons=[f"p{row}" for row in rows])
+    found = ladder(c, [fold(range(150), range(150, 200))])["TF-IDF ridge"].scores[150:]
+    weights = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True).fit(said[:150])
+    known, asked = weights.transform(said[:150]), weights.transform(said[150:])
+    strongest = Ridge(baselines.TEXT_PENALTIES[-1], solver="sparse_cg", tol=1e-8).fit(known, y[rows][:150])
+    np.testing.assert_allclose(found, strongest.predict(asked), atol=1e-3)
+
+
 def test_clips_without_words_get_no_score_from_words() -> None:
     texts: list[str | None] = [*talkers(60)[0]]
     texts[2], texts[57], texts[58] = None, None, "  "
