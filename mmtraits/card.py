@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -18,25 +17,24 @@ SECTIONS = (
     "Disaggregated results", "Intersectional results", "Intervals", "Leakage", "Ethical considerations", "Caveats",
     "Findings",
 )  # fmt: skip
-_UNKNOWN = dict.fromkeys(("data", "citations", "protocol", "members", "config", "floors"))
+_UNKNOWN = dict.fromkeys(("data", "citations", "protocol", "members", "config"))
 _ABOUT = dict.fromkeys(("windowing", "calibration", "licence", "unlike"))
 _COLUMNS = ("one_minus_mae", "mae", "skill", "ccc", "pearson", "r2", "macro_f1", "uar")
 
 
-def render(info: Mapping[str, Any], found: Evaluation | Mapping[str, Mapping[str, Any]] | None) -> str:
+def render(info: Mapping[str, Any], found: Evaluation | None) -> str:
     """Markdown from bundle.json and the evaluation of what it was made from; None: its accuracy is said to be unknown.
 
     info: `name`, `schema`, `streams`; `windowing`, `calibration`, `licence` and `unlike` where there are any;
     `provenance` may hold `data` (a line), `citations` (lines), `protocol`, `members` and `config`. What is not there is
-    said to be unknown. Tables of `metrics.table` by name of rows may stand for the evaluation, with `floors` alike.
+    said to be unknown.
     """
-    evaluation = found if isinstance(found, Evaluation) else None
     info = {**_ABOUT, **info}
     return environment().get_template("MODEL_CARD.md").render(
-        info=info, found=evaluation, tables={} if isinstance(found, Evaluation) else found or {},
+        info=info, found=found,
         schema=TraitSchema.from_dict(info["schema"]), provenance=_UNKNOWN | info.get("provenance", {}),
         statement=STATEMENT, views=views, columns=_COLUMNS, sets=_sets(info["calibration"]), estimate=_estimate,
-        cell=_cell, number=_number, result_rows=_result_rows,
+        cell=_cell, result_rows=_result_rows,
     )  # fmt: skip
 
 
@@ -116,7 +114,3 @@ def _estimate(found: Estimate | None, metric: str = "") -> str:
 def _cell(text: str) -> str:
     """Text of users in Markdown: no table cell is broken, no tag or emphasis begins."""
     return re.sub(r"([\\|<>*_`\[\]])", r"\\\1", " ".join(str(text).split()))
-
-
-def _number(value: Any) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"

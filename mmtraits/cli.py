@@ -157,18 +157,23 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Rows to evaluate.")] = Split.test,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json; a run: its own.")] = None,
     device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.cpu,
+    sensitivity: Annotated[
+        bool, typer.Option(help="Also disturb a bundle's media: light, blur, noise, pitch.")
+    ] = False,
 ) -> None:
-    """Metrics over a whole split, beside what the training mean would have scored."""
+    """How far scores are from labels, beside floors, with intervals, an audit and a model card."""
     from mmtraits.config import load
     from mmtraits.errors import ConfigError
     from mmtraits.evaluate import evaluate as run
+    from mmtraits.evaluation import to_text
 
     if manifest is None and not (source / "config.yaml").is_file():
         raise ConfigError(f"{source}: no run, whose config names a manifest; name one with --manifest")
     result = run(
-        source, manifest or load(source / "config.yaml").data.manifest, split.value, out=out, device=device.value
-    )
-    typer.echo(result.to_text())
+        source, manifest or load(source / "config.yaml").data.manifest, split.value, out=out, device=device.value,
+        sensitivity=sensitivity,
+    )  # fmt: skip
+    typer.echo(to_text(result))
 
 
 @app.command()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from mmtraits.errors import ConfigError
 
@@ -20,11 +20,7 @@ FORMAT_VERSION = 2
 Level = Literal["fail", "warn", "info"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
-
-
-class Estimate(_Strict):
+class Estimate(BaseModel, extra="forbid", frozen=True):
     """A number with its 95 % interval; null where undefined or not computed."""
 
     value: float | None
@@ -32,7 +28,7 @@ class Estimate(_Strict):
     upper: float | None = None
 
 
-class Row(_Strict):
+class Row(BaseModel, extra="forbid", frozen=True):
     """One trait: metric -> estimate; `n` units counted, `unscored` labelled units without a score."""
 
     metrics: dict[str, Estimate]
@@ -40,7 +36,7 @@ class Row(_Strict):
     unscored: int = 0
 
 
-class Table(_Strict):
+class Table(BaseModel, extra="forbid", frozen=True):
     """Metrics per trait and their mean over traits; `undefined`: how many traits made a mean null, per metric."""
 
     traits: dict[str, Row]
@@ -48,7 +44,7 @@ class Table(_Strict):
     undefined: dict[str, int] = {}
 
 
-class System(_Strict):
+class System(BaseModel, extra="forbid", frozen=True):
     """One thing that scores the rows: the model, the model on fewer streams, one seed of it, or a floor."""
 
     name: str
@@ -57,7 +53,7 @@ class System(_Strict):
     table: Table
 
 
-class Difference(_Strict):
+class Difference(BaseModel, extra="forbid", frozen=True):
     """Model minus the other system on the same resamples; p two-sided, p_holm corrected over the traits."""
 
     value: float | None
@@ -67,7 +63,7 @@ class Difference(_Strict):
     p_holm: float | None = None
 
 
-class Comparison(_Strict):
+class Comparison(BaseModel, extra="forbid", frozen=True):
     """The model against one other system in one metric."""
 
     system: str
@@ -76,7 +72,7 @@ class Comparison(_Strict):
     mean: Difference
 
 
-class RowSet(_Strict):
+class RowSet(BaseModel, extra="forbid", frozen=True):
     """A set of rows ("all", "with voice") and everything that scored it; the first system is the model itself."""
 
     name: str
@@ -87,7 +83,7 @@ class RowSet(_Strict):
     comparisons: list[Comparison] = []
 
 
-class Bin(_Strict):
+class Bin(BaseModel, extra="forbid", frozen=True):
     """Units with neighbouring scores: how many, their mean score and mean label."""
 
     n: int
@@ -95,14 +91,14 @@ class Bin(_Strict):
     label: float
 
 
-class Picture(_Strict):
+class Picture(BaseModel, extra="forbid", frozen=True):
     """What plots of one trait need: deciles of the score, and some units as (score, label)."""
 
     bins: list[Bin]
     points: list[tuple[float, float]]
 
 
-class Coverage(_Strict):
+class Coverage(BaseModel, extra="forbid", frozen=True):
     """How intervals held on persons outside their calibration, for one set of present streams or one group."""
 
     name: str
@@ -112,7 +108,7 @@ class Coverage(_Strict):
     traits: dict[str, CoverageRow]
 
 
-class CoverageRow(_Strict):
+class CoverageRow(BaseModel, extra="forbid", frozen=True):
     """One trait: labelled units, share of labels inside, mean width, and the width of a constant's interval."""
 
     n: int
@@ -121,7 +117,7 @@ class CoverageRow(_Strict):
     constant_width: float | None = None
 
 
-class GroupRow(_Strict):
+class GroupRow(BaseModel, extra="forbid", frozen=True):
     """One trait in one group; definitions in `mmtraits.fairness`."""
 
     n: int
@@ -139,7 +135,7 @@ class GroupRow(_Strict):
     coverage: float | None = None
 
 
-class Group(_Strict):
+class Group(BaseModel, extra="forbid", frozen=True):
     """The rows that share attribute values; a group under 30 units is suppressed: counted, nothing else."""
 
     values: dict[str, str]  # attribute -> value; several for an intersection
@@ -151,7 +147,7 @@ class Group(_Strict):
     traits: dict[str, GroupRow] = {}
 
 
-class Gap(_Strict):
+class Gap(BaseModel, extra="forbid", frozen=True):
     """Between the groups of one audit, per trait: largest difference in mean signed error, ratio of MAE, ..."""
 
     signed_error: Estimate
@@ -161,7 +157,7 @@ class Gap(_Strict):
     min_impact_ratio: float | None
 
 
-class Audit(_Strict):
+class Audit(BaseModel, extra="forbid", frozen=True):
     """One attribute, or the intersection of several."""
 
     attributes: list[str]
@@ -171,7 +167,7 @@ class Audit(_Strict):
     notes: list[str] = []
 
 
-class Subset(_Strict):
+class Subset(BaseModel, extra="forbid", frozen=True):
     """The model given some streams only, on the rows that have them."""
 
     streams: list[str]
@@ -179,14 +175,14 @@ class Subset(_Strict):
     mean: dict[str, Estimate]
 
 
-class DropPoint(_Strict):
+class DropPoint(BaseModel, extra="forbid", frozen=True):
     """Every stream of every row dropped with this probability, at least one kept."""
 
     rate: float
     mean: dict[str, Estimate]
 
 
-class WindowPoint(_Strict):
+class WindowPoint(BaseModel, extra="forbid", frozen=True):
     """Media cut into windows of this length."""
 
     length_s: float
@@ -194,7 +190,7 @@ class WindowPoint(_Strict):
     mean: dict[str, Estimate]
 
 
-class Robustness(_Strict):
+class Robustness(BaseModel, extra="forbid", frozen=True):
     """What missing streams and shorter windows cost."""
 
     subsets: list[Subset] = []
@@ -203,7 +199,7 @@ class Robustness(_Strict):
     shapley: dict[str, float] = {}  # stream -> its share of the mean absolute move of the scores
 
 
-class Change(_Strict):
+class Change(BaseModel, extra="forbid", frozen=True):
     """One trait under one disturbance: score after minus score before."""
 
     mean: float | None
@@ -214,7 +210,7 @@ class Change(_Strict):
     ccc_retained: float | None = None
 
 
-class Nuisance(_Strict):
+class Nuisance(BaseModel, extra="forbid", frozen=True):
     """One disturbance of the input that should not matter, at one strength."""
 
     name: str
@@ -225,14 +221,14 @@ class Nuisance(_Strict):
     traits: dict[str, Change]
 
 
-class Reliability(_Strict):
+class Reliability(BaseModel, extra="forbid", frozen=True):
     """ICC(1,1) over the clips of one person, of labels and of scores (Shrout and Fleiss 1979)."""
 
     icc_labels: float | None
     icc_scores: float | None
 
 
-class Leakage(_Strict):
+class Leakage(BaseModel, extra="forbid", frozen=True):
     """What training shares with the evaluated rows: persons (null: unnamed), transcripts, and whole rows."""
 
     persons_shared: int | None
@@ -242,7 +238,7 @@ class Leakage(_Strict):
     allowed: bool = False  # by protocol.allow_leakage
 
 
-class Finding(_Strict):
+class Finding(BaseModel, extra="forbid", frozen=True):
     """Something that a reader must know: `kind` is a stable name, `text` a sentence."""
 
     level: Level
@@ -250,7 +246,7 @@ class Finding(_Strict):
     text: str
 
 
-class Evaluation(_Strict):
+class Evaluation(BaseModel, extra="forbid", frozen=True):
     """One system on one split of one manifest."""
 
     format_version: int = FORMAT_VERSION

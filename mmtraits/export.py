@@ -6,14 +6,12 @@ streams, batch size or length, or when a score depends on its batch mates (`grap
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import platform
 import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,25 +20,24 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mmtraits import __version__, calibrate, card, config, graph, ranges
+from mmtraits import __version__, calibrate, card, config, evaluation, graph, ranges, scored_run
 from mmtraits import run as runs
+from mmtraits.baselines import training_mean
 from mmtraits.calibrate import Calibration, Method
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, joined
-from mmtraits.evaluate import evaluate
+from mmtraits.evaluate import evaluate, fingerprint
+from mmtraits.evaluation import Evaluation
 from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
+from mmtraits.scored import Scored, digest, training_median
 from mmtraits.unlike import Ranges
-
-Present = frozenset[str]
-OutOfFold = dict[Present, dict[int, NDArray[np.float64]]]  # set of present streams -> manifest row -> scores (K,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +52,7 @@ class Facts:
     ranges: Ranges | None = None
     licence: str = "not stated; the terms of the training data hold"
     provenance: Mapping[str, Any]  # of card.render
-    metrics: Mapping[str, Any]  # of card.render
+    evaluation: Evaluation | None = None  # None: the card says that the accuracy is unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +95,8 @@ def export(
     settings, about = config.load(run / "config.yaml"), runs.read_run(run)
     folders = runs.members_of(run)
     labelled = manifests.read(manifest or settings.data.manifest)
-    scores = out_of_fold(folders, labelled)
-    tables, floors = _tables(run, labelled) if scores else ({}, {})
+    _check_clips(run, about, labelled)
+    found = _evaluation(run, labelled, tested=any((folder / "predictions.csv").is_file() for folder in folders))
     data = _dataset(dataset, labelled)
     members = [runs.load_member(folder) for folder in folders]
     facts = Facts(
@@ -107,18 +104,20 @@ def export(
         schema=labelled.schema,
         windowing=Windowing(**settings.data.windowing.model_dump()),
         transforms=[TargetTransform.from_dict(about["members"][folder.name]["transform"]) for folder in folders],
-        calibration=_calibration(scores, labelled, members, method),
+        calibration=_calibration(scored_run.score(run, labelled, "test"), labelled, method) if found else None,
         ranges=_ranges(settings, about, labelled, members),
         **({"licence": data.licence} if data else {}),
         provenance={
             "data": data.about if data else None,
             "citations": data.citations if data else None,
-            "protocol": _protocol(settings, labelled),
+            "protocol": found.protocol if found else None,
             "config": settings.name,
             "members": [folder.name for folder in folders],
-            "floors": floors,
+            "data_sha256": digest(labelled),
+            "training_labels": _training_labels(about, labelled),
+            "leakage": about.get("leakage"),
         },
-        metrics=tables,
+        evaluation=found,
     )
     return write_bundle(members, facts, out)
 
@@ -150,7 +149,9 @@ def _fill(folder: Path, members: Sequence[TraitModel], facts: Facts) -> Exported
     content = graph.to_onnx(members, facts.windowing)
     (folder / GRAPH).write_bytes(content)
     info = _info(members[0], specs, facts)
-    (folder / "MODEL_CARD.md").write_text(card.render(info, facts.metrics), encoding="utf-8")
+    text = card.render(info, facts.evaluation)
+    card.check(text, where=f"{facts.name}: MODEL_CARD.md")
+    (folder / "MODEL_CARD.md").write_text(text, encoding="utf-8")
     info["files"] = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
     (folder / "bundle.json").write_text(json.dumps(_json(info), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     parity, batch_effect = graph.check(Predictor(folder), members, batches)
@@ -223,44 +224,49 @@ def _json(value: Any) -> Any:
 # ---------------------------------------------------------------------------------------------------- the run's facts
 
 
-def out_of_fold(folders: Sequence[Path], manifest: Manifest) -> OutOfFold:
-    """What members said of rows outside their training, per set of present streams; the mean where several did."""
-    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
-    said: dict[tuple[Present, int], list[list[float]]] = defaultdict(list)
-    for folder in folders:
-        for line in _predictions(folder / "predictions.csv"):
-            if line["clip"] not in row_of:
-                raise ConfigError(f"{folder / 'predictions.csv'}: clip {line['clip']!r} is not in {manifest.path}")
-            values = [float(line[name]) for name in manifest.schema.trait_names]
-            said[frozenset(line["streams"].split("+")), row_of[line["clip"]]].append(values)
-    found: OutOfFold = defaultdict(dict)
-    for (present, row), each in said.items():
-        found[present][row] = np.mean(each, axis=0)
-    return dict(found)
+def _check_clips(run: Path, about: Mapping[str, Any], manifest: Manifest) -> None:
+    used = {clip for member in about["members"].values() for ids in member["splits"].values() for clip in ids}
+    if missing := sorted(used - {clip.id for clip in manifest.clips}):
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise ConfigError(
+            f"{manifest.path}: without {len(missing)} of the {len(used)} clips of {run} ({shown}); "
+            "name the manifest that it was trained on"
+        )
 
 
-def _predictions(path: Path) -> Iterator[dict[str, str]]:
-    if path.is_file():  # a run without test rows has none
-        with path.open(encoding="utf-8", newline="") as file:
-            yield from csv.DictReader(file)
-
-
-def _calibration(
-    scores: OutOfFold, manifest: Manifest, members: Sequence[TraitModel], method: Method
-) -> Calibration | None:
-    if not scores or not members:
+def _evaluation(run: Path, manifest: Manifest, *, tested: bool) -> Evaluation | None:
+    """The run's own evaluation of its test rows, made now where there is none of these weights and labels."""
+    if not tested:
         return None
-    spread = {present: np.full(manifest.labels.shape, np.nan) for present in scores}
-    for present, rows in scores.items():
-        spread[present][list(rows)] = list(rows.values())
-    labelled = calibrate.Rows(
-        ids=[clip.id for clip in manifest.clips],
-        persons=[clip.person or f"clip {clip.id}" for clip in manifest.clips],
-        labels=manifest.labels,
-        scores=spread,
+    known = run / "evaluation.json"
+    if known.is_file():
+        found = evaluation.read(known)
+        if found.split == "test" and fingerprint(run, manifest).items() <= found.provenance.items():
+            return found
+    return evaluate(run, manifest)
+
+
+def _calibration(said: Scored, manifest: Manifest, method: Method) -> Calibration:
+    """Of what members said of rows that they did not learn from."""
+    clips = [manifest.clips[row] for row in said.rows]
+    rows = calibrate.Rows(
+        ids=[clip.id for clip in clips],
+        persons=[clip.person or f"clip {clip.id}" for clip in clips],
+        labels=manifest.labels[said.rows],
+        scores=said.by_streams,
     )
-    low, high = (getattr(members[0], end).double().numpy() for end in ("low", "high"))
-    return calibrate.fit(members[0].streams, labelled, low=low, high=high, method=method)
+    return calibrate.fit(said.streams, rows, low=said.low, high=said.high, method=method)
+
+
+def _training_labels(about: Mapping[str, Any], manifest: Manifest) -> dict[str, list[float]]:
+    """Mean and median over members: what a constant would answer."""
+    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
+    train = [[row_of[clip] for clip in one["splits"]["train"] if clip in row_of] for one in about["members"].values()]
+    labels = [manifest.labels[rows] for rows in train if rows]
+    of = {"mean": training_mean, "median": training_median}
+    return (
+        {name: np.mean([found(one) for one in labels], axis=0).tolist() for name, found in of.items()} if labels else {}
+    )
 
 
 def _ranges(
@@ -270,25 +276,6 @@ def _ranges(
     used = {clip for member in about["members"].values() for clip in member["splits"]["train"]}
     rows = [row for row, clip in enumerate(manifest.clips) if clip.id in used]
     return ranges.fit(settings, manifest, rows, members) if rows and members else None
-
-
-def _tables(run: Path, manifest: Manifest) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tables of the card, of the members and of the training mean, by group of rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        groups = evaluate(run, manifest, out=folder).groups
-    names = {
-        name: f"{name.capitalize()}: {group.clips} clips of {group.persons} persons" for name, group in groups.items()
-    }
-    tables = {names[name]: group.model for name, group in groups.items()}
-    return tables, {names[name]: group.training_mean for name, group in groups.items()}
-
-
-def _protocol(settings: RunConfig, manifest: Manifest) -> str:
-    protocol = settings.protocol
-    if protocol.split == "kfold":
-        return f"Out of fold: {protocol.folds} folds of {len(manifest.clips)} clips, no {protocol.by} in two of them."
-    groups = "the corpus's own split" if protocol.split == "official" else f"a split that divides no {protocol.by}"
-    return f"Test rows of {groups}, of {len(manifest.clips)} clips in all."
 
 
 def _dataset(path: Path | None, manifest: Manifest) -> Dataset | None:

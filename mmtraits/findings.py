@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from mmtraits.evaluation import Estimate, Evaluation, Finding, RowSet, System
-from mmtraits.report import label
+from mmtraits.views import label
 
 FEW_UNITS = 50
 NARROW = 0.5  # spread of scores over spread of labels

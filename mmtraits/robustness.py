@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits import metrics
-from mmtraits.evaluation import DropPoint, Estimate, Robustness, Subset, number
+from mmtraits.evaluation import DropPoint, Estimate, Robustness, Subset, WindowPoint, number
 from mmtraits.schema import TraitSchema
 
 Streams = frozenset[str]
@@ -45,6 +45,12 @@ def measure(
         drop_curve=_drop_curve(said, found, streams, seed) if len(streams) > 1 else [],
         shapley=_shapley(said, nothing[order], labels[order], streams) if len(streams) > 1 else {},
     )
+
+
+def window(length_s: float, scores: Scores, labels: Scores, ids: Sequence[str], schema: TraitSchema) -> WindowPoint:
+    """Metrics of scores (N, K) of media cut into windows of this length."""
+    clips = int((~np.isnan(scores)).any(axis=1).sum())
+    return WindowPoint(length_s=length_s, clips=clips, mean=_estimates(_Scorer(labels, ids, schema)(scores)))
 
 
 class _Scorer:
@@ -125,7 +131,7 @@ def _shapley(
     """
     values = {frozenset[str](): nothing, **said}
     present = _present(said, streams)
-    unit = np.nanstd(labels, axis=0)
+    unit = np.array([np.std(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in labels.T])
     moved = dict.fromkeys(streams, 0.0)
     for pattern in np.unique(present, axis=0):
         having = [stream for stream, here in zip(streams, pattern, strict=True) if here]

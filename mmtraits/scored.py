@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +64,12 @@ def largest(by_streams: Mapping[Streams, Scores]) -> Scores:
     return best
 
 
+def training_median(labels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Training labels (N, K), NaN = unknown -> (K,); NaN for a trait without a label."""
+    known = [column[~np.isnan(column)] for column in labels.T]
+    return np.array([np.median(column) if len(column) else np.nan for column in known])
+
+
 def check_traits(schema: TraitSchema, manifest: Manifest, source: Path) -> None:
     """ManifestError unless the manifest has the traits that `source` scores."""
     if schema.traits != manifest.schema.traits:
@@ -81,15 +89,20 @@ def official(manifest: Manifest, split: Split) -> NDArray[np.int64]:
     return rows
 
 
-def bounds(transforms: Sequence[Mapping[str, Any]]) -> dict[str, NDArray[np.float64]]:
-    """The finite ends of the scale, the widest of all members."""
-    return {
-        "low": np.min([t["low"] for t in transforms], axis=0),
-        "high": np.max([t["high"] for t in transforms], axis=0),
-    }
+def bounds(transforms: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The finite ends of the scale (K,), the widest of all members."""
+    return np.min([one["low"] for one in transforms], axis=0), np.max([one["high"] for one in transforms], axis=0)
 
 
 def rows_of(manifest: Manifest, split: Split) -> str:
     """`official`, in words."""
     named = f"the manifest's split `{split}`" if any(manifest.splits) else "all rows of the manifest"
     return f"{named}, {len(manifest.clips)} clips in all."
+
+
+def digest(manifest: Manifest) -> str:
+    """Hash of ids, persons, splits and labels, in any order of rows: whether two tables are the same."""
+    labels = [[None if np.isnan(value) else value for value in row] for row in manifest.labels.tolist()]
+    rows = zip(manifest.clips, manifest.splits, labels, strict=True)
+    lines = sorted(json.dumps([clip.id, clip.person, split, label]) for clip, split, label in rows)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

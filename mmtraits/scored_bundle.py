@@ -16,9 +16,10 @@ from mmtraits.baselines import Fold
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError
 from mmtraits.media.load import LoadedClip
+from mmtraits.predict import find
 from mmtraits.runtime import Predictor, concatenate
-from mmtraits.schema import Clip, Raw, TraitScores
-from mmtraits.scored import Scored, Scores, Split, Streams, bounds, check_traits, official, rows_of
+from mmtraits.schema import Clip, Raw, TraitSchema, TraitScores, Windowing
+from mmtraits.scored import Scored, Scores, Split, Streams, bounds, check_traits, official, rows_of, training_median
 
 
 def score(folder: Path, manifest: Manifest, split: Split, device: Literal["cpu", "cuda"] = "cpu") -> Scored:
@@ -38,6 +39,7 @@ def score(folder: Path, manifest: Manifest, split: Split, device: Literal["cpu",
     if ignored := sum(bool(clip.features) for clip in clips):
         notes.append(f"feature_<stream> of {ignored} clips was not read: a bundle starts from media and text")
     train = np.flatnonzero([own == "train" for own in manifest.splits])
+    ends = bounds(_transforms(predictor.info))
     return Scored(
         rows=rows,
         streams=found.streams,
@@ -45,7 +47,8 @@ def score(folder: Path, manifest: Manifest, split: Split, device: Literal["cpu",
         present=found.present,
         status=found.status,
         protocol=rows_of(manifest, split),
-        **bounds(_transforms(predictor.info)),
+        low=ends[0],
+        high=ends[1],
         mean=np.tile(mean, (len(rows), 1)),
         median=None if median is None else np.tile(median, (len(rows), 1)),
         floor_of=floor_of,
@@ -53,6 +56,30 @@ def score(folder: Path, manifest: Manifest, split: Split, device: Literal["cpu",
         calibration=predictor.calibration,
         notes=notes,
         about=predictor.info,
+    )
+
+
+def by_window_length(predictor: Predictor, clips: Sequence[Clip], lengths_s: Sequence[float]) -> dict[float, Scores]:
+    """Scores (n, K) with media cut into windows of each length, one after the other."""
+    usual: Windowing = predictor.windowing
+    found: dict[float, Scores] = {}
+    try:
+        for length_s in lengths_s:
+            predictor.windowing = Windowing(length_s=length_s, hop_s=length_s)
+            found[length_s] = predictor.predict(clips).values.astype(np.float64)
+    finally:
+        predictor.windowing = usual
+    return found
+
+
+def unlabelled(folder: Path, schema: TraitSchema) -> Manifest:
+    """The media of a folder as a manifest without any label."""
+    clips = find([folder])
+    if not clips:
+        raise ManifestError(f"{folder}: neither a clips.csv nor media files in it")
+    labels = np.full((len(clips), len(schema.traits)), np.nan)
+    return Manifest(
+        path=folder / "clips.csv", schema=schema, clips=tuple(clips), labels=labels, splits=(None,) * len(clips)
     )
 
 
@@ -75,7 +102,7 @@ def _by_masks(
         whole.append(predictor.assess(ids, loaded))
         for streams in sets:
             scores = predictor.assess(ids, [_only(clip, streams) for clip in loaded]).values.astype(np.float64)
-            has = whole[-1].present[:, [name in streams for name in names]].all(axis=1)
+            has = np.asarray(whole[-1].present[:, [name in streams for name in names]].all(axis=1))
             said[streams].append(np.where(has[:, None], scores, np.nan))
     return concatenate(whole), {streams: np.concatenate(parts) for streams, parts in said.items()}
 
@@ -105,4 +132,4 @@ def _bundle_floor(
     train = np.flatnonzero([own == "train" for own in manifest.splits])
     where = "the manifest's split train" if len(train) else "the evaluated rows themselves (a harder floor)"
     labels = manifest.labels[train if len(train) else rows]
-    return baselines.training_mean(labels), baselines.training_median(labels), where
+    return baselines.training_mean(labels), training_median(labels), where

@@ -16,7 +16,18 @@ from mmtraits.baselines import Fold
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, ManifestError
 from mmtraits.schema import TraitSchema
-from mmtraits.scored import Scored, Scores, Split, Streams, bounds, check_traits, largest, official, rows_of
+from mmtraits.scored import (
+    Scored,
+    Scores,
+    Split,
+    Streams,
+    bounds,
+    check_traits,
+    largest,
+    official,
+    rows_of,
+    training_median,
+)
 
 ByRow = tuple[list[int], Scores]  # rows of the manifest, scores (n, K)
 
@@ -43,6 +54,7 @@ def score(folder: Path, manifest: Manifest, split: Split, device: str = "cpu") -
     present = np.stack([_has(said, stream, len(rows)) for stream in about["streams"]], axis=1)
     known = [(member.fold.test, member.median) for member in spoken if member.median is not None]
     missing = len(about["members"]) - len(spoken)
+    ends = bounds([member["transform"] for member in about["members"].values()])
     return Scored(
         rows=rows,
         streams=tuple(about["streams"]),
@@ -50,7 +62,8 @@ def score(folder: Path, manifest: Manifest, split: Split, device: str = "cpu") -
         present=present,
         status=tuple(_status(row) for row in present),
         protocol=_protocol(folder, manifest, split, home=home),
-        **bounds([member["transform"] for member in about["members"].values()]),
+        low=ends[0],
+        high=ends[1],
         mean=_spread([(member.fold.test, member.mean) for member in spoken], shape)[rows],
         median=_spread(known, shape)[rows] if len(known) == len(spoken) else None,
         floor_of="each member's training rows",
@@ -83,7 +96,7 @@ def _protocol(folder: Path, manifest: Manifest, split: Split, *, home: bool) -> 
 def _has(said: Mapping[Streams, Scores], stream: str, rows: int) -> NDArray[np.bool_]:
     """(n,) rows that were scored from this stream alone."""
     alone = said.get(frozenset([stream]))
-    return np.zeros(rows, np.bool_) if alone is None else ~np.isnan(alone).all(axis=1)
+    return np.zeros(rows, np.bool_) if alone is None else np.asarray(np.isfinite(alone).any(axis=1))
 
 
 def _status(present: NDArray[np.bool_]) -> str:
@@ -103,7 +116,14 @@ def _members(folder: Path, manifest: Manifest, split: Split, device: str) -> tup
     used = {clip for member in about["members"].values() for ids in member["splits"].values() for clip in ids}
     home = bool(used & row_of.keys())
     asked = None if home else official(manifest, split).tolist()
-    spoken = [_ask(member, about, manifest, row_of, split, asked, device) for member in run.members_of(folder)]
+    protocol = config.load(folder / "config.yaml").protocol
+    # Validation rows that were carved out of training: floors select nothing, so they learn from these too.
+    learned = (
+        ("train", "val")
+        if split == "test" and (protocol.split != "official" or "val" not in manifest.splits)
+        else ("train",)
+    )
+    spoken = [_ask(member, about, manifest, row_of, split, asked, learned, device) for member in run.members_of(folder)]
     if not spoken:
         raise ConfigError(f"{folder}: no member is trained to its end; finish it with `mmtraits train --resume`")
     return about, spoken, home and all(m.median is not None for m in spoken)
@@ -116,6 +136,7 @@ def _ask(
     row_of: Mapping[str, int],
     split: Split,
     asked: list[int] | None,
+    learned: Sequence[str],
     device: str,
 ) -> _Spoken:
     """One member's scores of `asked`, or where that is None of its own rows of the split."""
@@ -127,12 +148,13 @@ def _ask(
         table = _recorded(member / "predictions.csv")
     else:
         table = _computed(member, manifest, rows, device)
-    labels = manifest.labels[own["train"]]
-    mean, median = baselines.training_mean(labels), baselines.training_median(labels)
+    train = [row for name in learned for row in own[name]]
+    labels = manifest.labels[train]
+    mean, median = baselines.training_mean(labels), training_median(labels)
     whole = len(own["train"]) == len(splits["train"])  # else the manifest does not hold what the member learned from
     return _Spoken(
         seed=str(own_about["seed"]),
-        fold=Fold(train=np.array(own["train"], np.int64), test=np.array(rows, np.int64)),
+        fold=Fold(train=np.array(train, np.int64), test=np.array(rows, np.int64)),
         mean=mean if whole else _remembered_mean(member),
         median=median if whole else None,
         by_streams=_by_streams(table, row_of, manifest.schema),

@@ -16,13 +16,17 @@ _WORST_LAST: tuple[Status, ...] = ("ok", "degraded", "failed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Units:
-    """U units of n rows of a manifest; place: (n,) the unit of each row; labels (U, K), NaN = unknown."""
+    """U units of n rows of a manifest; labels (U, K), NaN = unknown.
+
+    place: (n,) the unit of each row; order: (n,) rows by clip id, in which they are summed.
+    """
 
     ids: tuple[str, ...]
     persons: tuple[str, ...]
     labels: NDArray[np.float64]
     attributes: tuple[Mapping[str, str], ...]
     place: NDArray[np.int64]
+    order: NDArray[np.int64]
 
     @property
     def clips(self) -> NDArray[np.int64]:
@@ -31,7 +35,7 @@ class Units:
 
     def mean(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows (n, K) -> units (U, K): the mean of what is known, NaN where nothing is."""
-        return _mean(values, self.place, len(self.ids))
+        return _mean(values, self.place, self.order, len(self.ids))
 
     def any(self, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Rows (n,) -> units (U,)."""
@@ -40,7 +44,7 @@ class Units:
     def status(self, found: Sequence[str]) -> list[str]:
         """Status of rows -> of units: a person is as well off as the best of the person's clips."""
         best = np.full(len(self.ids), len(_WORST_LAST) - 1)
-        np.minimum.at(best, self.place, [_WORST_LAST.index(one) for one in found])  # type: ignore[arg-type]  # a Status
+        np.minimum.at(best, self.place, [_WORST_LAST.index(one) for one in found])
         return [_WORST_LAST[one] for one in best]
 
 
@@ -48,25 +52,27 @@ def of(manifest: Manifest, rows: NDArray[np.int64]) -> Units:
     """The units of some rows of a manifest. Labels of a person's rows are averaged where the corpus rates persons."""
     clips = [manifest.clips[row] for row in rows]
     persons = [clip.person or f"clip {clip.id}" for clip in clips]
-    if manifest.schema.rated == "clip":
-        ids, place = [clip.id for clip in clips], np.arange(len(clips))
-    else:
-        ids, place = list(dict.fromkeys(persons)), np.array([], np.int64)
-        number = {person: n for n, person in enumerate(ids)}
-        place = np.array([number[person] for person in persons], np.int64)
-    first = (
-        [int(np.flatnonzero(place == n)[0]) for n in range(len(ids))] if len(ids) < len(clips) else range(len(clips))
-    )
+    names = [clip.id for clip in clips] if manifest.schema.rated == "clip" else persons
+    first: dict[str, int] = {}  # unit -> its first row
+    for n, name in enumerate(names):
+        first.setdefault(name, n)
+    number = {name: n for n, name in enumerate(first)}
+    place = np.array([number[name] for name in names], np.int64)
+    order = np.argsort(np.array([clip.id for clip in clips], np.str_), kind="stable")
     return Units(
-        ids=tuple(ids),
-        persons=tuple(persons[row] for row in first),
-        labels=_mean(manifest.labels[rows], place, len(ids)),
-        attributes=tuple(clips[row].attributes for row in first),
+        ids=tuple(first),
+        persons=tuple(persons[n] for n in first.values()),
+        labels=_mean(manifest.labels[rows], place, order, len(first)),
+        attributes=tuple(clips[n].attributes for n in first.values()),
         place=place,
+        order=order,
     )
 
 
-def _mean(values: NDArray[np.float64], place: NDArray[np.int64], units: int) -> NDArray[np.float64]:
+def _mean(
+    values: NDArray[np.float64], place: NDArray[np.int64], order: NDArray[np.int64], units: int
+) -> NDArray[np.float64]:
+    values, place = values[order], place[order]
     known = ~np.isnan(values)
     sums, counts = np.zeros((units, values.shape[1])), np.zeros((units, values.shape[1]))
     np.add.at(sums, place, np.where(known, values, 0.0))

@@ -37,9 +37,7 @@ def system(request, tmp_path_factory):
 
 
 def bundle(members, folder, schema, how) -> Predictor:
-    facts = Facts(
-        name="small", schema=schema, windowing=Windowing(length_s=1.0), transforms=[how], provenance={}, metrics={}
-    )
+    facts = Facts(name="small", schema=schema, windowing=Windowing(length_s=1.0), transforms=[how], provenance={})
     return Predictor(write_bundle(members, facts, folder).folder, threads=1)
 
 

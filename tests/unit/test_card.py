@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_bundle import SCHEMA, SPECS
 
-from mmtraits import calibrate, card, metrics, report, views
+from mmtraits import calibrate, card, report, views
 from mmtraits.errors import ConfigError
 
 ROWS = np.linspace(0, 1, 40).reshape(20, 2)
@@ -44,10 +44,6 @@ def full():
     return evaluations.full()
 
 
-def table(shift):
-    return metrics.table(ROWS, ROWS[:, ::-1] + shift, [str(n) for n in range(20)], SCHEMA)
-
-
 def section(text: str, name: str) -> str:
     return text.split(f"\n## {name}\n")[1].split("\n## ")[0]
 
@@ -75,19 +71,6 @@ def test_sections_of_a_model_card(info):
     assert "- Nobody 2020" in text
     assert "40 clips of nobody" in text
     assert "accuracy of this model is unknown" in text
-
-
-def test_metrics_stand_beside_the_training_mean(info):
-    found, floor = table(0.1), table(0.3)
-    info["provenance"]["floors"] = {"rows with a face": floor}
-    text = card.render(info, {"rows with a face": found})
-    row = next(line for line in text.splitlines() if line.startswith("| Brightness"))
-    assert f"{found['traits']['brightness']['mae']:.3f}" in row
-    assert row.endswith("| 20 |")
-    below = text.splitlines().index(row) + 3
-    assert text.splitlines()[below].startswith("| training mean, mean |")
-    assert f"{floor['mean']['mae']:.3f}" in text.splitlines()[below]
-    assert check_tables(text) == 2
 
 
 def test_borrowed_intervals_are_marked(info):

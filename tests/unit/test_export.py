@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from mmtraits.export import Facts, export, write_bundle
 from mmtraits.extract import Extraction
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Clip, Raw, Windowing
+from mmtraits.scored import digest
 from mmtraits.tokens import Tokens
 
 STREAMS = ("emotion",)  # the quickest to export
@@ -26,7 +27,7 @@ STREAMS = ("emotion",)  # the quickest to export
 
 def facts(**changes) -> Facts:
     given = {"name": "small", "schema": SCHEMA, "windowing": Windowing(), "transforms": [transform()]}
-    return Facts(**given, **{"provenance": {}, "metrics": {}, **changes})
+    return Facts(**given, **{"provenance": {}, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -298,32 +299,50 @@ def test_intervals_come_from_out_of_fold_residuals(of_run):
     np.testing.assert_allclose(upper, [[0.6, 4.1, 0.1]], atol=1e-6)
 
 
-def test_out_of_fold_scores_of_several_members_are_averaged(run, tmp_path):
+def test_what_a_bundle_remembers_of_its_training(run, of_run):
     manifest = manifests.read(run.parent / "clips.csv")
-    for name, value in (("a", "0.2"), ("b", "0.4")):
-        (tmp_path / name).mkdir()
-        header = ["clip", "streams", *SCHEMA.trait_names]
-        with (tmp_path / name / "predictions.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([header, ["c3", "emotion", value, "1", "1"]])
-    found = exporting.out_of_fold([tmp_path / "a", tmp_path / "b"], manifest)
-    assert list(found) == [frozenset({"emotion"})]
-    np.testing.assert_allclose(found[frozenset({"emotion"})][3], [0.3, 1, 1])
+    provenance = json.loads((of_run.folder / "bundle.json").read_text())["provenance"]
+    assert provenance["data_sha256"] == digest(manifest)
+    halves = [one["splits"]["train"] for one in runs.read_run(run)["members"].values()]
+    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
+    medians = [np.median(manifest.labels[[row_of[clip] for clip in half]], axis=0) for half in halves]
+    np.testing.assert_allclose(provenance["training_labels"]["median"], np.mean(medians, axis=0))
 
 
-def test_scores_of_a_clip_that_the_manifest_lacks(run, tmp_path):
+def test_the_run_is_evaluated_once_and_again_when_it_changed(run, of_run, tmp_path):
+    known = run / "evaluation.json"
+    before = known.read_bytes()
+    changed = json.loads(before)
+    changed["notes"].append("as it was")
+    known.write_text(json.dumps(changed))
     manifest = manifests.read(run.parent / "clips.csv")
-    (tmp_path / "predictions.csv").write_text("clip,streams,warmth,drive,calm\nnobody,emotion,1,1,1\n")
-    with pytest.raises(ConfigError, match="clip 'nobody' is not in .*clips.csv"):
-        exporting.out_of_fold([tmp_path], manifest)
+    assert exporting._evaluation(run, manifest, tested=True).notes[-1] == "as it was"
+    changed["provenance"]["model_sha256"] = "of other weights"
+    known.write_text(json.dumps(changed))
+    assert exporting._evaluation(run, manifest, tested=True).notes[-1] != "as it was"
+    assert exporting._evaluation(run, manifest, tested=False) is None
 
 
-def test_tables_stand_beside_the_training_mean(run):
-    tables, floors = exporting._tables(run, manifests.read(run.parent / "clips.csv"))
-    assert list(tables) == list(floors) == ["All: 40 clips of 40 persons"]
-    (found,), (floor,) = tables.values(), floors.values()
-    assert found["traits"]["warmth"]["mae"] == pytest.approx(0.1, abs=1e-6)
-    assert floor["mean"]["ccc"] == pytest.approx(0, abs=0.2)
-    assert not (run / "evaluation.json").exists()
+def test_a_card_without_a_section_is_refused(members, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting.card, "render", lambda info, found: "# Model card\n\n## Intended use\n\nResearch.\n")
+    with pytest.raises(ConfigError, match=r"small: MODEL_CARD\.md: section 'Metrics' is missing"):
+        write_bundle(members, facts(), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_manifest_that_lacks_clips_of_the_run(run, tmp_path):
+    manifest = manifests.read(run.parent / "clips.csv")
+    rows = [row for row, clip in enumerate(manifest.clips) if clip.id != "c3"]
+    fewer = replace(
+        manifest,
+        path=tmp_path / "clips.csv",
+        clips=tuple(manifest.clips[row] for row in rows),
+        labels=manifest.labels[rows],
+        splits=tuple(manifest.splits[row] for row in rows),
+    )
+    manifests.write(fewer)
+    with pytest.raises(ConfigError, match=r"clips\.csv: without 1 of the 40 clips of .*run \(c3\)"):
+        export(run, tmp_path / "bundle", manifest=tmp_path)
 
 
 def test_no_run(tmp_path):

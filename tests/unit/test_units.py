@@ -53,3 +53,15 @@ def test_a_person_is_the_mean_of_what_is_known_of_the_clips() -> None:
 def test_a_person_is_as_well_off_as_the_best_clip() -> None:
     found = units.of(corpus("person"), np.arange(6))
     assert found.status(["failed", "failed", "degraded", "ok", "failed", "failed"]) == ["degraded", "failed", "ok"]
+
+
+def test_the_order_of_rows_changes_no_bit() -> None:
+    manifest, draw = corpus("person"), np.random.default_rng(0)
+    scores = draw.normal(size=(6, 2)) * 10.0 ** draw.integers(-8, 8, (6, 2))
+    one = units.of(manifest, np.arange(6))
+    wanted = dict(zip(one.ids, one.mean(scores), strict=True))
+    for _ in range(10):
+        rows = draw.permutation(6)
+        found = units.of(manifest, rows)
+        for name, values in zip(found.ids, found.mean(scores[rows]), strict=True):
+            np.testing.assert_array_equal(values, wanted[name])
