@@ -1,8 +1,13 @@
+import csv
+import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mmtraits.media.text import Tokenizer
+from mmtraits.schema import TextSpec
 from mmtraits.unlike import FEWEST, Ranges, Vocabulary, of_media, said
 
 
@@ -185,6 +190,41 @@ def test_a_training_text_is_judged_by_the_others() -> None:
 def test_ids_beyond_those_of_training_are_unknown(language) -> None:
     vocabulary, _ = language
     assert np.isfinite(vocabulary.familiarity(np.array([10**6])))
+
+
+FOREIGN = (
+    "ich heiße Anna und ich erzähle heute etwas über meine Arbeit und warum ich sie gerne mache",
+    "also ich finde es sehr wichtig, dass man im Team zusammenarbeitet und offen miteinander spricht",
+    "hola me llamo Ana y hoy quiero hablar de mi trabajo y de por qué me gusta tanto",
+    "hoy fue un día muy bonito y nos reímos mucho",
+    "je pense que c'est très important de travailler ensemble et de parler avec les gens",
+)
+ENGLISH = (
+    "bin blue at f two now",  # of shared/clips: six scripted words
+    "lay white by s zero again",
+    "place white in j three please",
+    "I think my greatest strength is that I listen to people before I decide anything, and then I stick with it.",
+    "thank you very much",
+)
+
+
+def test_real_transcripts_tell_languages_apart(real_data) -> None:
+    with gzip.open(
+        real_data / "data" / "first_impressions" / "clips.csv.gz", "rt", encoding="utf-8", newline=""
+    ) as file:
+        said_ = [row["transcript"] for row in csv.DictReader(file) if row["transcript"].strip()]
+    root = Path(__file__).parents[2] / "checkpoints" / "default"
+    tokenizer = Tokenizer(TextSpec(tokenizer="tokenizer.json", max_ids=256), root)
+    vocabulary, familiarity = Vocabulary.fit([tokenizer.encode(text)[0] for text in said_[::2]])
+    found = Ranges.fit({"language": familiarity}, vocabulary)
+    assert found is not None
+
+    def flagged(text: str) -> bool:
+        return bool(found.unlike({"language": vocabulary.familiarity(tokenizer.encode(text)[0])}))
+
+    assert [text for text in FOREIGN if not flagged(text)] == []
+    assert [text for text in ENGLISH if flagged(text)] == []
+    assert np.mean([flagged(text) for text in said_[1::2]]) <= 0.02  # of other clips of the corpus
 
 
 def test_what_is_said_in_every_window_counts_once() -> None:
