@@ -61,12 +61,14 @@ def test_the_corpus_shown_is_one(tmp_path: Path) -> None:
 
 def test_blocks_run_in_order(folder: Path) -> None:
     ran = [block for block in BLOCKS if block["kind"] == "run"]
-    assert [block["name"] for block in ran] == ["predict", "train", "embed", "predictor"]
+    assert [block["name"] for block in ran] == ["predict", "check", "train", "embed", "predictor"]
     printed = {block["name"]: run(block["code"], block["language"], folder) for block in ran}
 
     rows = (folder / "scores" / "results.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + 4
     assert (folder / "scores" / "report.html").stat().st_size > 1000
+    assert printed["check"].splitlines()[0].startswith("my_corpus")
+    assert (folder / "checkpoints" / "mine" / "MODEL_CARD.md").exists()
     assert (folder / "my_bundle" / "MODEL_CARD.md").exists()
     assert len((folder / "my_scores" / "results.csv").read_text(encoding="utf-8").splitlines()) == len(rows)
     assert re.search(r"\{'\w+': .*\d\.\d+", printed["embed"])
