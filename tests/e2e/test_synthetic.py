@@ -8,24 +8,28 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mmtraits import evaluation
 from mmtraits.data import manifest, synthetic
+from mmtraits.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[2]
 STREAMS = ("text", "voice", "face")
 PLANTED = [trait for trait, streams in synthetic.STREAMS_OF_TRAIT.items() if streams]
 
 
-def mmtraits(*arguments: str | Path, cwd: Path) -> str:
+def mmtraits(*arguments: str | Path, cwd: Path, code: int = 0) -> str:
+    """What the command prints: on stdout, or where it ends with an error on stdout and stderr."""
     command = [str(Path(sys.executable).parent / "mmtraits"), *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, env=os.environ, capture_output=True, text=True, check=False, timeout=1500)
-    assert done.returncode == 0, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-    return done.stdout
+    assert done.returncode == code, f"{arguments}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout if code == 0 else done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +88,81 @@ def test_removing_a_stream_costs_its_traits_and_no_others(accuracy, removed: str
             assert cost >= 0.03, trait
         else:
             assert abs(cost) <= 0.02, trait
+
+
+def spoilt(work: Path, name: str, **changes: object) -> Path:
+    """A manifest of the same media with other labels, persons or attributes, in a folder beside the corpus."""
+    corpus = manifest.read(work / "synthetic" / "clips.csv")
+    path = work / name / "clips.csv"
+    manifest.write(replace(corpus, path=path, **changes))
+    return path
+
+
+def evaluated(work: Path, corpus: Path) -> Evaluation:
+    mmtraits("evaluate", "checkpoints/synthetic", "--manifest", corpus, "--out", corpus.parent, cwd=work)
+    return evaluation.read(corpus.parent / "evaluation.json")
+
+
+@pytest.mark.slow
+def test_nothing_planted_nothing_found(work: Path) -> None:
+    found = evaluated(work, spoilt(work, "clean"))
+    kinds = {finding.kind for finding in found.findings}
+    assert not kinds & {"persons_shared", "near_duplicates", "label_flip", "group_bias", "trained_on_these_rows"}
+    nowhere = [f.text for f in found.findings if f.kind == "no_skill"]
+    assert len(nowhere) == 1 and "Planted nowhere" in nowhere[0]
+
+
+@pytest.mark.slow
+def test_a_planted_leak_is_detected_and_named(work: Path) -> None:
+    """Ten test clips are said to be of persons in training, and one repeats a training clip's transcript."""
+    corpus = manifest.read(work / "synthetic" / "clips.csv")
+    train, test = (np.flatnonzero([own == split for own in corpus.splits]) for split in ("train", "test"))
+    clips = list(corpus.clips)
+    for n, row in enumerate(test[:10]):
+        clips[row] = replace(clips[row], person=clips[train[n]].person)
+    clips[test[20]] = replace(clips[test[20]], transcript=clips[train[0]].transcript)
+    path = spoilt(work, "leak", clips=tuple(clips))
+    shared = len({clips[row].person for row in test[:10]})
+    said = mmtraits("check", path, cwd=work)
+    assert f"{shared} persons" in said and clips[test[0]].person in said and clips[test[20]].id in said
+    training = ("train", ROOT / "configs" / "synthetic.yaml", "name=leak", f"data.manifest={path}")
+    refused = mmtraits(*training, cwd=work, code=2)
+    assert f"{shared} persons" in refused and "protocol.allow_leakage" in refused
+    assert not (work / "checkpoints" / "leak").exists()
+    found = {finding.kind: finding for finding in evaluated(work, path).findings}
+    assert found["persons_shared"].level == "fail" and f"{shared} persons" in found["persons_shared"].text
+    assert "1 evaluated clip" in found["near_duplicates"].text
+
+
+@pytest.mark.slow
+def test_a_planted_label_flip_is_detected_and_named(work: Path) -> None:
+    corpus = manifest.read(work / "synthetic" / "clips.csv")
+    labels = corpus.labels.copy()
+    test = [own == "test" for own in corpus.splits]
+    labels[test, corpus.schema.trait_names.index("planted_voice")] *= -1
+    labels[test, corpus.schema.trait_names.index("planted_voice")] += 1
+    found = evaluated(work, spoilt(work, "flip", labels=labels))
+    flips = [finding for finding in found.findings if finding.kind == "label_flip"]
+    assert len(flips) == 1 and flips[0].level == "fail" and flips[0].text.startswith("Planted voice:")
+
+
+@pytest.mark.slow
+def test_a_planted_group_gap_is_measured_within_its_interval_and_named(work: Path) -> None:
+    """Raters give half of the test clips .2 more on one trait, for nothing that can be seen or heard."""
+    gap, trait = 0.2, "planted_words"
+    corpus = manifest.read(work / "synthetic" / "clips.csv")
+    labels, clips = corpus.labels.copy(), list(corpus.clips)
+    column = corpus.schema.trait_names.index(trait)
+    labels[:, column] *= 1 - gap
+    for n, row in enumerate(np.flatnonzero([own == "test" for own in corpus.splits])):
+        clips[row] = replace(clips[row], attributes={"group": "ab"[n % 2]})
+        labels[row, column] += gap * (n % 2)
+    found = evaluated(work, spoilt(work, "bias", labels=labels, clips=tuple(clips)))
+    measured = found.audits[0].gaps[trait].signed_error
+    print(f"planted {gap}, measured {measured.value:.3f} [{measured.lower:.3f}, {measured.upper:.3f}]")
+    assert measured.lower <= gap <= measured.upper and measured.lower > 0
+    named = [finding.text for finding in found.findings if finding.kind == "group_bias"]
+    assert len(named) == 1 and "group" in named[0] and "words" in named[0].lower()
 
 
 @pytest.mark.slow
