@@ -67,7 +67,7 @@ def test_blocks_run_in_order(folder: Path) -> None:
     rows = (folder / "scores" / "results.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 1 + 4
     assert (folder / "scores" / "report.html").stat().st_size > 1000
-    assert printed["check"].splitlines()[0].startswith("my_corpus")
+    assert printed["check"].startswith("manifest my_corpus/clips.csv: 0 problems")
     assert (folder / "checkpoints" / "mine" / "MODEL_CARD.md").exists()
     assert (folder / "my_bundle" / "MODEL_CARD.md").exists()
     assert len((folder / "my_scores" / "results.csv").read_text(encoding="utf-8").splitlines()) == len(rows)
