@@ -23,6 +23,7 @@ from mmtraits import (
     coverage,
     fairness,
     findings,
+    group_findings,
     metrics,
     report,
     robustness,
@@ -31,7 +32,8 @@ from mmtraits import (
     units,
 )
 from mmtraits import evaluation as types
-from mmtraits.data import leakage
+from mmtraits.baselines import Fold
+from mmtraits.data import leakage, splits
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.texts import transcripts
@@ -64,6 +66,8 @@ def evaluate(
     or a bundle without `out`, ManifestError where no row can be scored.
     """
     source = Path(source)
+    if sensitivity and (source / "run.json").is_file():
+        raise ConfigError(f"{source}: a run starts from features; export it and evaluate the bundle with --sensitivity")
     labelled = (
         manifest if isinstance(manifest, Manifest) else _manifest(source, Path(manifest), sensitivity=sensitivity)
     )
@@ -75,7 +79,7 @@ def evaluate(
     found = found.model_copy(update=_of_people(labelled, said, counted))
     if sensitivity:
         found = found.model_copy(update=_sensitive(source, labelled, said, found.robustness, device))
-    known = [*findings.of(found), *fairness.findings(found.audits, labelled.schema)]
+    known = [*findings.of(found), *group_findings.of(found.audits, labelled.schema)]
     found = found.model_copy(update={"findings": findings.ordered(known)})
     write(found, source if out is None else Path(out))
     return found
@@ -158,33 +162,40 @@ def _pictures(counted: Units, scores: Scores, traits: Sequence[str]) -> dict[str
     return found
 
 
-# ---------------------------------------------------------------------------------------------------- people
-
-
-# ---------------------------------------------------------------------------------------------------- people
+# ---------------------------------------------------------------------------------------------------- leaks
 
 
 def _leakage(said: Scored, manifest: Manifest, *, is_run: bool) -> Leakage | None:
-    """What training shares with the evaluated rows, summed over folds; None where the training rows are unknown."""
-    if not is_run:  # a bundle remembers no clips, but it knows the whole table again
-        same = said.about["provenance"].get("data_sha256") == digest(manifest)
-        return (
-            Leakage(persons_shared=None, clips_shared=None, near_duplicates=0, trained_on=len(said.rows))
-            if same
-            else None
-        )
-    if not said.folds:
+    """What training shares with the evaluated rows in any fold; None where the training rows are unknown."""
+    folds = said.folds if is_run else _remembered(said, manifest)
+    if not folds:
         return None
-    words = transcripts(manifest.clips)
-    leaks = [leakage.report(manifest, {"train": one.train, "test": one.test}, texts=words) for one in said.folds]
-    persons = [leak.persons for leak in leaks if leak.persons is not None]
+    words, persons = transcripts(manifest.clips), [clip.person for clip in manifest.clips]
+    shared = [leakage.shared_rows(persons, one.train, one.test) for one in folds]
+    copies = [leakage.near_duplicates(words, one.train, one.test) for one in folds]
+    about = said.about if is_run else said.about["provenance"]
     return Leakage(
-        persons_shared=len(set().union(*persons)) if persons else None,
-        clips_shared=sum(leak.clips_shared or 0 for leak in leaks) if persons else None,
-        near_duplicates=sum(leak.near_duplicates for leak in leaks),
-        trained_on=sum(len(np.intersect1d(one.train, one.test)) for one in said.folds),
-        allowed=bool((said.about.get("leakage") or {}).get("allowed", False)),
+        persons_shared=len({person for who, _ in shared for person in who}) if any(persons) else None,
+        clips_shared=len({int(row) for _, rows in shared for row in rows}) if any(persons) else None,
+        near_duplicates=len({copy.row for found in copies for copy in found}),
+        trained_on=len({int(row) for one in folds for row in np.intersect1d(one.train, one.test)}),
+        allowed=bool((about.get("leakage") or {}).get("allowed", False)),
     )
+
+
+def _remembered(said: Scored, manifest: Manifest) -> list[Fold]:
+    """A bundle remembers no clips, but it knows the whole table again, and how that was divided."""
+    known = said.about["provenance"]
+    if known.get("data_sha256") != digest(manifest):
+        return []
+    train = np.arange(len(manifest.clips))
+    if divided := known.get("divided"):
+        parts = [splits.assign(manifest, member=n, **divided["by"])["train"] for n in range(divided["members"])]
+        train = np.unique(np.concatenate(parts))
+    return [Fold(train=train, test=said.rows)]
+
+
+# ---------------------------------------------------------------------------------------------------- people
 
 
 def _of_people(manifest: Manifest, said: Scored, counted: Units) -> dict[str, Any]:
@@ -253,20 +264,20 @@ def _sensitive(
     from mmtraits import nuisance
     from mmtraits.runtime import Predictor
 
-    if not (source / "bundle.json").is_file():
-        raise ConfigError(f"{source}: a run starts from features; export it and evaluate the bundle with --sensitivity")
     predictor = Predictor(source, device=device)
-    clips = [manifest.clips[row] for row in said.rows]
+    rows = sorted(said.rows, key=lambda row: manifest.clips[row].id)
+    clips, labels = [manifest.clips[row] for row in rows], manifest.labels[rows]
     chosen = [
         n for n in np.unique(np.linspace(0, len(clips) - 1, MOST_CUT).astype(int)) if clips[n].video or clips[n].audio
     ]
-    labels, ids = manifest.labels[said.rows][chosen], [clips[n].id for n in chosen]
+    ids = [clips[n].id for n in chosen]
     by_length = scored_bundle.by_window_length(predictor, [clips[n] for n in chosen], WINDOWS_S) if chosen else {}
     windows = [
-        robustness.window(length_s, scores, labels, ids, manifest.schema) for length_s, scores in by_length.items()
+        robustness.window(length_s, scores, labels[chosen], ids, manifest.schema)
+        for length_s, scores in by_length.items()
     ]
     return {
-        "nuisances": nuisance.sensitivity(predictor, clips, manifest.labels[said.rows]),
+        "nuisances": nuisance.sensitivity(predictor, clips, labels),
         "robustness": known.model_copy(update={"windows": windows}),
     }
 

@@ -1,4 +1,4 @@
-"""How scores treat groups of people: audits by attributes and their pairs, and the biases that they show.
+"""How scores treat groups of people: audits by attributes and their pairs.
 
 Rows are units: clips, or persons whose clips were averaged. Everything about a trait is counted on rows that have both
 its label and its score, so that what scores do stands beside what labels do on the same rows. Intervals are 95 %
@@ -8,18 +8,16 @@ estimated on the same resamples, so that differences between groups are paired.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
-from statistics import NormalDist
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtraits.evaluation import Audit, Estimate, Finding, Gap, Group, GroupRow, number
-from mmtraits.schema import Trait, TraitSchema
+from mmtraits.evaluation import Audit, Estimate, Gap, Group, GroupRow, number
+from mmtraits.schema import TraitSchema
 
 Matrix = NDArray[np.float64]
 Places = NDArray[np.intp]  # indices of rows
@@ -28,8 +26,6 @@ Groups = Mapping[Values, Places]
 
 FEWEST_PERSONS = 5  # resampling fewer says nothing about other persons: no interval
 MOST_GROUPS = 60  # in one audit; beyond it the suppressed ones are only counted
-BIAS_OF_SCALE, LOWEST_IMPACT_RATIO, HIGHEST_AMPLIFICATION = 0.02, 0.8, 1.1
-LOWEST_COVERAGE, COVERAGE_ROWS, FAILURES_APART = 0.87, 100, 0.02
 _BLOCKS = 10  # resamples are made into float64 in so many parts
 _ROUNDING = 1e-12  # a variance below this share of the mean square is one of equal values
 
@@ -322,79 +318,3 @@ def _farthest(drawn: Mapping[Values, Matrix]) -> Estimate:
     """Highest minus lowest value, with the interval of the difference between these two groups."""
     ordered = sorted(drawn.values(), key=lambda values: float(values[0]))
     return _estimate(ordered[-1] - ordered[0])
-
-
-# ---------------------------------------------------------------------------------------------------- findings
-
-
-def findings(audits: Sequence[Audit], schema: TraitSchema) -> list[Finding]:
-    """The biases that audits show, one sentence each.
-
-    group_bias: a gap in mean signed error above 2 % of the scale whose interval, widened for the pairs and traits that
-    it was chosen from (Bonferroni), excludes 0. impact_ratio: below .8 where the labels' own is not; for information
-    where a two-proportion z-test allows chance. bias_amplification: interval above 1.1. group_coverage: below .87 on
-    100 rows or more. group_failures: shares of failed rows more than 2 points apart.
-    """
-    of_traits = (_of_trait(audit, trait, len(schema.traits)) for audit in audits for trait in schema.traits)
-    return [*chain.from_iterable(of_traits), *chain.from_iterable(map(_failures, audits))]
-
-
-def _of_trait(audit: Audit, trait: Trait, traits: int) -> Iterator[Finding]:
-    everyone = {_named(group): group.traits[trait.name] for group in audit.groups if not group.suppressed}
-    shown = {name: row for name, row in everyone.items() if row.scoring_rate is not None}
-    if trait.name in audit.gaps:
-        yield from _group_bias(audit.gaps[trait.name].signed_error, shown, trait, traits)
-    yield from _impact(shown, trait.name)
-    for name, row in shown.items():
-        coverage, grown = row.coverage, row.bias_amplification
-        if grown.lower is not None and grown.lower > HIGHEST_AMPLIFICATION:
-            text = f"{trait.name}: scores set {name} apart from all {_told(grown, '.2f')} times as far as labels do"
-            yield Finding(level="warn", kind="bias_amplification", text=text)
-        if coverage is not None and coverage < LOWEST_COVERAGE and row.n >= COVERAGE_ROWS:
-            text = f"{trait.name}: intervals hold {coverage:.2f} of the {row.n} labels of {name}"
-            yield Finding(level="warn", kind="group_coverage", text=text)
-
-
-def _group_bias(gap: Estimate, shown: Mapping[str, GroupRow], trait: Trait, traits: int) -> Iterator[Finding]:
-    if gap.value is None or gap.lower is None or gap.upper is None or gap.lower <= 0:
-        return
-    normal, looks = NormalDist(), traits * len(shown) * (len(shown) - 1) / 2
-    reach = normal.inv_cdf(1 - 0.025 / looks) / normal.inv_cdf(0.975) * (gap.upper - gap.lower) / 2
-    scale = (trait.high - trait.low) if trait.high is not None and trait.low is not None else 0.0
-    if gap.value > max(reach, BIAS_OF_SCALE * scale):
-        low, *_, high = sorted(shown, key=lambda name: shown[name].signed_error.value or 0.0)
-        errors = " and ".join(f"{name} ({shown[name].signed_error.value:+.3f})" for name in (low, high))
-        text = f"{trait.name}: mean signed errors of {errors} are {_told(gap, '.3f')} apart"
-        yield Finding(level="warn", kind="group_bias", text=text)
-
-
-def _impact(shown: Mapping[str, GroupRow], trait: str) -> Iterator[Finding]:
-    """The lowest ratio that the labels do not share."""
-    rates = {name: (row.impact_ratio, row.label_impact_ratio, row.scoring_rate) for name, row in shown.items()}
-    known = {name: (a, b, c) for name, (a, b, c) in rates.items() if a is not None and b is not None and c is not None}
-    below = [name for name, (ratio, own, _) in known.items() if ratio < LOWEST_IMPACT_RATIO <= own]
-    for name in sorted(below, key=lambda name: known[name])[:1]:
-        ratio, own, rate = known[name]
-        highest = max(known, key=lambda name: known[name][2])
-        n, m, best = shown[name].n, shown[highest].n, known[highest][2]
-        pooled = (rate * n + best * m) / (n + m)
-        certain = best - rate > 1.96 * math.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
-        text = f"{trait}: impact ratio {ratio:.2f} of {name}, {own:.2f} of its labels"
-        aside = "" if certain else "; in groups of this size that may be chance"
-        yield Finding(level="warn" if certain else "info", kind="impact_ratio", text=text + aside)
-
-
-def _failures(audit: Audit) -> Iterator[Finding]:
-    rates = {_named(group): group.failed_rate for group in audit.groups if group.failed_rate is not None}
-    low, high = (choose(rates.items(), key=lambda item: item[1], default=("", 0.0)) for choose in (min, max))
-    if high[1] - low[1] > FAILURES_APART:
-        text = f"{high[1]:.1%} of the rows of {high[0]} failed, {low[1]:.1%} of {low[0]}"
-        yield Finding(level="warn", kind="group_failures", text=text)
-
-
-def _named(group: Group) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in group.values.items())
-
-
-def _told(found: Estimate, form: str) -> str:
-    return f"{found.value:{form}} ({found.lower:{form}} to {found.upper:{form}})"

@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pytest
+from audited import ONE, SCHEMA, Corpus, group, of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmtraits import fairness, metrics
-from mmtraits.evaluation import Audit, Estimate, Gap, Group, GroupRow
-from mmtraits.schema import Trait, TraitSchema
-
-SCHEMA = TraitSchema(
-    name="two",
-    traits=(Trait(name="warm", low=0.0, high=1.0), Trait(name="calm", low=0.0, high=1.0)),
-    construct="apparent",
-    judged_by="a formula",
-)
-ONE = TraitSchema(name="one", traits=SCHEMA.traits[:1], construct="apparent", judged_by="a formula")
-
-
-class Corpus:
-    """N rows, three a person; scores follow labels with noise, group `f` has `gap` added."""
-
-    def __init__(self, rows: int = 600, gap: float = 0.0, seed: int = 0, per_person: int = 3) -> None:
-        draw = np.random.default_rng(seed)
-        person = np.arange(rows) // per_person
-        self.ids = [f"c{n:04d}" for n in range(rows)]
-        self.persons = [f"p{n:04d}" for n in person]
-        self.gender = np.array(["f", "m"])[draw.integers(2, size=person[-1] + 1)][person]
-        self.age = np.array(["old", "young", "young"])[draw.integers(3, size=person[-1] + 1)][person]
-        habit = draw.normal(0, 0.05, (person[-1] + 1, 2))[person]  # errors of one person are alike
-        self.labels = np.clip(draw.normal(0.5, 0.15, (rows, 2)), 0, 1)
-        self.scores = 0.5 + 0.6 * (self.labels - 0.5) + draw.normal(0, 0.06, (rows, 2)) + habit
-        self.scores[self.gender == "f"] += gap
-        self.attributes = [{"gender": g, "age": a} for g, a in zip(self.gender, self.age, strict=True)]
-        self.status = ["ok"] * rows
-
-    def audit(self, **changes: Any) -> list[Audit]:
-        given: dict[str, Any] = {
-            "labels": self.labels, "scores": self.scores, "lower": self.scores - 0.1, "upper": self.scores + 0.1,
-            "ids": self.ids, "persons": self.persons, "attributes": self.attributes, "status": self.status,
-            "schema": SCHEMA, "resamples": 200,
-        }  # fmt: skip
-        return fairness.audit(**(given | changes))
-
-
-def of(audits: Sequence[Audit], *attributes: str) -> Audit:
-    return next(audit for audit in audits if audit.attributes == list(attributes))
-
-
-def group(audit: Audit, *values: str) -> Group:
-    return next(group for group in audit.groups if tuple(group.values.values()) == values)
-
+from mmtraits import fairness, group_findings, metrics
+from mmtraits.evaluation import Estimate, Group
 
 # ---------------------------------------------------------------------------------------------------- values
 
@@ -183,7 +137,7 @@ def test_amplification_of_a_known_factor() -> None:
         amplified = found.traits["warm"].bias_amplification
         assert (amplified.value, amplified.lower, amplified.upper) == pytest.approx((1.5, 1.5, 1.5))
         assert found.failed_rate is None and found.traits["warm"].coverage is None
-    assert {f.kind for f in fairness.findings([audit], ONE)} == {"bias_amplification", "group_bias"}
+    assert {f.kind for f in group_findings.of([audit], ONE)} == {"bias_amplification", "group_bias"}
 
 
 def test_amplification_is_null_where_labels_do_not_differ() -> None:
@@ -263,14 +217,14 @@ def test_one_value_is_nothing_to_compare() -> None:
     assert group(audit, "here").traits["warm"].ks_scores == 0
     assert ["site", "gender"] not in [a.attributes for a in audits]
     assert ["gender", "site"] not in [a.attributes for a in audits]
-    assert fairness.findings([audit], SCHEMA) == []
+    assert group_findings.of([audit], SCHEMA) == []
 
 
 def test_ten_clips_in_all() -> None:
     audits = Corpus(rows=10, per_person=1).audit()
     assert all(g.suppressed and not g.traits for audit in audits for g in audit.groups)
     assert "fewer than two groups of 30: nothing to compare" in of(audits, "gender").notes
-    assert fairness.findings(audits, SCHEMA) == []
+    assert group_findings.of(audits, SCHEMA) == []
 
 
 def test_no_rows_and_no_attributes() -> None:
@@ -330,108 +284,3 @@ def test_wrong_shapes_are_named() -> None:
         corpus.audit(scores=corpus.scores[:, :1])
     with pytest.raises(ValueError, match=r"'status': \(59,\)"):
         corpus.audit(status=["ok"] * 59)
-
-
-# ---------------------------------------------------------------------------------------------------- findings
-
-
-def kinds(audits: Sequence[Audit], schema: TraitSchema = SCHEMA) -> list[str]:
-    return [finding.kind for finding in fairness.findings(audits, schema)]
-
-
-def test_planted_bias_is_named_with_its_size() -> None:
-    corpus = Corpus(rows=1200, gap=0.0)
-    corpus.scores[corpus.gender == "f", 0] += 0.08
-    audits = [of(corpus.audit(), "gender")]
-    bias = next(f for f in fairness.findings(audits, SCHEMA) if f.kind == "group_bias")
-    assert bias.level == "warn"
-    assert "warm" in bias.text and "gender = m (" in bias.text and "gender = f (" in bias.text
-    size = audits[0].gaps["warm"].signed_error
-    assert f"{size.value:.3f} ({size.lower:.3f} to {size.upper:.3f})" in bias.text
-    impact = next(f for f in fairness.findings(audits, SCHEMA) if f.kind == "impact_ratio")
-    assert "of gender = m" in impact.text and impact.level == "warn"
-    assert not any("calm" in f.text for f in fairness.findings(audits, SCHEMA) if f.kind == "group_bias")
-
-
-def test_a_fair_model_is_seldom_accused() -> None:
-    """Three audits of each of 15 corpora, every one of them wrong once in twenty; most gaps are under 2 % too."""
-    accused = sum(kinds(Corpus(seed=seed, rows=300).audit()).count("group_bias") for seed in range(15))
-    assert accused <= 4
-
-
-def hand(signed: tuple[Estimate, ...] = (), **changes: Any) -> GroupRow:
-    plain = Estimate(value=0.1, lower=0.09, upper=0.11)
-    given: dict[str, Any] = {
-        "n": 200, "mae": plain, "signed_error": Estimate(value=0.0, lower=-0.01, upper=0.01), "ccc": plain,
-        "ks_scores": 0.1, "ks_labels": 0.1, "wasserstein_scores": 0.1, "wasserstein_labels": 0.1,
-        "bias_amplification": Estimate(value=1.0, lower=0.9, upper=1.05), "scoring_rate": 0.5, "impact_ratio": 1.0,
-        "label_impact_ratio": 1.0, "coverage": 0.9,
-    }  # fmt: skip
-    return GroupRow(**(given | changes))
-
-
-def audit_of(
-    one: GroupRow, other: GroupRow, gap: Estimate | None = None, failed: tuple[float, float] = (0, 0)
-) -> Audit:
-    groups = [
-        Group(values={"g": name}, clips=200, units=200, suppressed=False, failed_rate=rate, degraded_rate=0.0,
-              traits={"warm": row})
-        for name, row, rate in zip("ab", (one, other), failed, strict=True)
-    ]  # fmt: skip
-    gap = gap or Estimate(value=0.0, lower=-0.01, upper=0.01)
-    none = Gap(signed_error=gap, mae_difference=gap, mae_ratio=1.0, max_ks=0.1, min_impact_ratio=1.0)
-    return Audit(attributes=["g"], unknown=0, groups=groups, gaps={"warm": none})
-
-
-@pytest.mark.parametrize(
-    ("gap", "accused"),
-    [
-        (Estimate(value=0.05, lower=0.01, upper=0.09), True),
-        (Estimate(value=0.05, lower=-0.01, upper=0.11), False),
-        (Estimate(value=0.019, lower=0.01, upper=0.03), False),  # under 2 % of the scale
-        (Estimate(value=0.05), False),  # too few persons for an interval
-    ],
-)
-def test_group_bias_needs_size_and_certainty(gap: Estimate, accused: bool) -> None:
-    assert kinds([audit_of(hand(), hand(), gap)], ONE) == (["group_bias"] if accused else [])
-
-
-def test_group_bias_pays_for_its_many_pairs() -> None:
-    gap = Estimate(value=0.05, lower=0.005, upper=0.095)  # 2.2 standard errors
-    two = audit_of(hand(), hand(), gap)
-    many = two.model_copy(update={"groups": [
-        g.model_copy(update={"values": {"g": f"{n}"}}) for n, g in enumerate(two.groups * 5)
-    ]})  # fmt: skip
-    assert kinds([two], ONE) == ["group_bias"]
-    assert kinds([many], ONE) == []
-    groups = [g.model_copy(update={"traits": {**g.traits, "calm": g.traits["warm"]}}) for g in two.groups]
-    assert kinds([two.model_copy(update={"groups": groups})], SCHEMA) == []  # chosen from two traits
-
-
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        ({"impact_ratio": 0.7, "scoring_rate": 0.35}, [("impact_ratio", "warn")]),
-        ({"impact_ratio": 0.7, "scoring_rate": 0.35, "n": 30}, [("impact_ratio", "info")]),
-        ({"impact_ratio": 0.7, "scoring_rate": 0.35, "label_impact_ratio": 0.75}, []),
-        ({"impact_ratio": 0.0, "scoring_rate": 0.0}, [("impact_ratio", "warn")]),
-        ({"impact_ratio": 0.8, "scoring_rate": 0.4}, []),
-        ({"bias_amplification": Estimate(value=1.4, lower=1.11, upper=1.7)}, [("bias_amplification", "warn")]),
-        ({"bias_amplification": Estimate(value=1.4, lower=1.05, upper=1.7)}, []),
-        ({"coverage": 0.86}, [("group_coverage", "warn")]),
-        ({"coverage": 0.86, "n": 99}, []),
-        ({"coverage": None}, []),
-    ],
-)
-def test_each_finding_at_its_threshold(changes: dict[str, Any], found: list[tuple[str, str]]) -> None:
-    findings = fairness.findings([audit_of(hand(), hand(**changes))], ONE)
-    assert [(f.kind, f.level) for f in findings] == found
-    assert all("g = b" in f.text and f.text.startswith("warm") for f in findings)
-
-
-@pytest.mark.parametrize(("failed", "found"), [((0.01, 0.029), []), ((0.01, 0.04), ["group_failures"])])
-def test_failures_two_points_apart(failed: tuple[float, float], found: list[str]) -> None:
-    audit = audit_of(hand(), hand(), failed=failed)
-    assert kinds([audit], ONE) == found
-    if found:
-        assert "4.0% of the rows of g = b failed, 1.0% of g = a" in fairness.findings([audit], ONE)[0].text

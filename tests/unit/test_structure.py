@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "coverage": {"calibrate", "evaluation"},
     "units": {"data", "schema"},
     "findings": {"evaluation", "views"},
+    "group_findings": {"evaluation", "schema", "views"},
     "views": {"evaluation", "plots", "schema"},
     "unlike": {"schema"},
     "ranges": {"config", "data", "errors", "extract", "graph", "media", "model", "schema", "unlike"},
@@ -62,8 +63,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "card": {"errors", "schema", "report", "evaluation", "views"},
     "systems": {"baselines", "bootstrap", "data", "evaluation", "scored", "scored_run", "units"},
     "evaluate": {
-        "calibrate", "card", "coverage", "data", "errors", "evaluation", "fairness", "findings", "metrics", "nuisance",
-        "report", "robustness", "runtime", "schema", "scored", "scored_bundle", "scored_run", "systems", "units",
+        "calibrate", "card", "coverage", "data", "errors", "evaluation", "fairness", "findings", "group_findings",
+        "metrics", "nuisance", "report", "robustness", "runtime", "schema", "scored", "scored_bundle", "scored_run",
+        "systems", "units",
     },
     "graph": {"errors", "layers", "media", "model", "runtime", "schema", "tokens", "unlike"},
     "export": {
@@ -97,7 +99,7 @@ HOMES: dict[str, set[str]] = {
 TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
     "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
-    "evaluation", "runtime", "predict", "report", "plots", "views", "card", "check", "cli",
+    "group_findings", "evaluation", "runtime", "predict", "report", "plots", "views", "card", "check", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400
