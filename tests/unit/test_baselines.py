@@ -465,7 +465,7 @@ def test_ten_clips_are_enough_for_a_ladder() -> None:
 
 @pytest.fixture(scope="module")
 def first_impressions(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> manifests.Manifest:
-    """The corpus without its faces, which take half of the time."""
+    """The corpus as its tool prepares it."""
     spec = importlib.util.spec_from_file_location("prepare", ROOT / "tools" / "prepare_first_impressions.py")
     assert spec is not None
     assert spec.loader is not None
