@@ -41,6 +41,13 @@ class Split(StrEnum):
     test = "test"
 
 
+class Intervals(StrEnum):
+    """How intervals are made."""
+
+    split_conformal = "split_conformal"
+    cqr = "cqr"
+
+
 def main() -> None:
     """Entry point: an error that the user can mend is one message on stderr and exit code 2; typer makes 130 of ^C."""
     try:
@@ -183,11 +190,12 @@ def export(
     name: Annotated[str | None, typer.Option(help="The bundle's name; without it the run's.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="The run's clips.csv, if it was moved.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="A dataset.yaml: licence and citations of the data.")] = None,
+    intervals: Annotated[Intervals, typer.Option(help="How intervals are made.")] = Intervals.split_conformal,
 ) -> None:
     """Write a run's members as one bundle, after checking that it scores as they do."""
     from mmtraits.export import export as write
 
-    done = write(run, out, name=name, manifest=manifest, dataset=dataset)
+    done = write(run, out, name=name, manifest=manifest, dataset=dataset, method=intervals.value)
     typer.echo(f"{done.folder}: {done.members} members, {done.graph_mb:.1f} MB")
     typer.echo(f"largest difference from torch {done.parity:.1e}, between batches {done.batch_effect:.1e}")
 

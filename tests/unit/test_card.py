@@ -101,7 +101,10 @@ def test_what_is_unknown_is_said(info):
 
 def test_flag_of_clips_unlike_training(info):
     assert "unlike_training" not in card.render(info, None)
-    assert "unlike_training" in section(card.render({**info, "unlike": {"duration_s": [1, 20]}}, None), "Intervals")
+    unlike = {"ranges": {"duration": [1, 20]}, "rows": {"duration": 60, "voice_distance": 52}, "vocabulary": None}
+    said = section(card.render({**info, "unlike": unlike}, None), "Intervals")
+    assert "unlike_training" in said
+    assert "duration (60 training clips), voice distance (52 training clips)." in said
 
 
 def test_card_of_an_evaluation(full):
