@@ -1,7 +1,7 @@
 """What evaluation.json says, as types: evaluate fills it, report and card read it, its JSON Schema is published.
 
 An undefined or unknown number is null, never 0. Scores, labels and errors are on the schema's own scale; one_minus_mae
-is on the unit scale. Intervals of estimates are 95 % cluster bootstraps over persons.
+is on the unit scale. Intervals of estimates are 95 %, over persons: cluster bootstraps, and Wilson's for coverage.
 """
 
 from __future__ import annotations
@@ -274,13 +274,68 @@ class Evaluation(BaseModel, extra="forbid", frozen=True):
     provenance: dict[str, Any]  # hashes of data and split, versions, seeds, hardware
 
 
+class Spread(BaseModel, extra="forbid", frozen=True):
+    """One metric, mean over traits, of every seed judged alone; sd with n − 1."""
+
+    values: dict[str, float | None]
+    mean: float | None
+    sd: float | None
+
+
+class Side(BaseModel, extra="forbid", frozen=True):
+    """One of several systems that are compared; `settings` are those in which they differ, as text."""
+
+    name: str
+    source: str
+    streams: list[str]
+    members: int
+    unscored: int  # clips of the test rows that it has no score for
+    settings: dict[str, str]
+    seeds: dict[str, Spread] = {}  # metric -> its spread, where there are several seeds
+    table: Table
+
+
+class Pair(BaseModel, extra="forbid", frozen=True):
+    """First minus second, a system or a floor, in one metric.
+
+    p_holm of traits is corrected over all pairs and traits of the metric, that of means over all pairs.
+    """
+
+    first: str
+    second: str
+    metric: str
+    traits: dict[str, Difference]
+    mean: Difference
+
+
+class SideBySide(BaseModel, extra="forbid", frozen=True):
+    """Several systems under one protocol, out of fold, on the rows that all of them scored; in the order given."""
+
+    format_version: int = FORMAT_VERSION
+    manifest: str
+    trait_schema: dict[str, Any]
+    unit: Literal["clip", "person"]
+    protocol: str
+    clips: int
+    persons: int
+    units: int
+    systems: list[Side]
+    floors: list[System]
+    pairs: list[Pair]
+    floor_pairs: list[Pair]
+    resamples: dict[str, int]
+    findings: list[Finding] = []
+    notes: list[str] = []
+    provenance: dict[str, Any]
+
+
 def number(value: float) -> float | None:
     """A finite number, else null."""
     return float(value) if math.isfinite(value) else None
 
 
-def to_json(found: Evaluation) -> str:
-    """The text of evaluation.json."""
+def to_json(found: Evaluation | SideBySide) -> str:
+    """The text of evaluation.json or comparison.json."""
     return json.dumps(found.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
@@ -305,6 +360,18 @@ def to_text(found: Evaluation) -> str:
         for system in rows.systems:
             most = max((row.n for row in system.table.traits.values()), default=0)
             lines.append(_line(f"{system.name}, mean", system.table.mean, columns, str(most)))
+    return "\n".join([*lines, "", *(f"note: {note}" for note in found.notes)])
+
+
+def side_by_side_text(found: SideBySide) -> str:
+    """For a terminal: findings, then every system and floor in the order given; intervals are in the files."""
+    lines = [f"{len(found.systems)} systems on {found.manifest}", found.protocol, ""]
+    lines += [f"{_MARKS[finding.level]}  {finding.text}" for finding in found.findings]
+    columns = [name for name in _TITLES if name in found.systems[0].table.mean]
+    lines += ["", f"{'mean over traits':<36}{''.join(f'{_TITLES[name]:>8}' for name in columns)}       n"]
+    for system in [*found.systems, *found.floors]:
+        most = max((row.n for row in system.table.traits.values()), default=0)
+        lines.append(_line(system.name, system.table.mean, columns, str(most)))
     return "\n".join([*lines, "", *(f"note: {note}" for note in found.notes)])
 
 
