@@ -32,8 +32,7 @@ from mmtraits import (
     units,
 )
 from mmtraits import evaluation as types
-from mmtraits.baselines import Fold
-from mmtraits.data import leakage, splits
+from mmtraits.data import leakage
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.texts import transcripts
@@ -167,7 +166,7 @@ def _pictures(counted: Units, scores: Scores, traits: Sequence[str]) -> dict[str
 
 def _leakage(said: Scored, manifest: Manifest, *, is_run: bool) -> Leakage | None:
     """What training shares with the evaluated rows in any fold; None where the training rows are unknown."""
-    folds = said.folds if is_run else _remembered(said, manifest)
+    folds = said.folds if is_run else scored_bundle.learned_from(said, manifest)
     if not folds:
         return None
     words, persons = transcripts(manifest.clips), [clip.person for clip in manifest.clips]
@@ -181,18 +180,6 @@ def _leakage(said: Scored, manifest: Manifest, *, is_run: bool) -> Leakage | Non
         trained_on=len({int(row) for one in folds for row in np.intersect1d(one.train, one.test)}),
         allowed=bool((about.get("leakage") or {}).get("allowed", False)),
     )
-
-
-def _remembered(said: Scored, manifest: Manifest) -> list[Fold]:
-    """A bundle remembers no clips, but it knows the whole table again, and how that was divided."""
-    known = said.about["provenance"]
-    if known.get("data_sha256") != digest(manifest):
-        return []
-    train = np.arange(len(manifest.clips))
-    if divided := known.get("divided"):
-        parts = [splits.assign(manifest, member=n, **divided["by"])["train"] for n in range(divided["members"])]
-        train = np.unique(np.concatenate(parts))
-    return [Fold(train=train, test=said.rows)]
 
 
 # ---------------------------------------------------------------------------------------------------- people

@@ -114,6 +114,7 @@ def export(
             "config": settings.name,
             "members": [folder.name for folder in folders],
             "data_sha256": digest(labelled),
+            "divided": _divided(settings),
             "training_labels": _training_labels(about, labelled),
             "leakage": about.get("leakage"),
         },
@@ -232,6 +233,12 @@ def _check_clips(run: Path, about: Mapping[str, Any], manifest: Manifest) -> Non
             f"{manifest.path}: without {len(missing)} of the {len(used)} clips of {run} ({shown}); "
             "name the manifest that it was trained on"
         )
+
+
+def _divided(settings: RunConfig) -> dict[str, Any]:
+    """How `splits.assign` makes the members' rows again, of the same table."""
+    members = settings.protocol.folds if settings.runs.over == "fold" else 1
+    return {"by": settings.protocol.model_dump(mode="json", exclude={"allow_leakage"}), "members": members}
 
 
 def _evaluation(run: Path, manifest: Manifest, *, tested: bool) -> Evaluation | None:

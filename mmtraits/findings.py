@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from mmtraits.evaluation import Estimate, Evaluation, Finding, RowSet, System
 from mmtraits.views import label
@@ -16,14 +17,14 @@ REVERSED_R = -0.15
 
 
 def of(found: Evaluation) -> list[Finding]:
-    """Findings on the whole evaluation and on its first set of rows."""
+    """Findings on the whole evaluation, on its first set of rows, and of floors on every set."""
     rows = found.rows[0]
     return [
         *_leaks(found),
         *_reversed(rows.systems[0]),
         *_undefined(rows.systems[0]),
         *_skill(rows.systems[0]),
-        *_floors(rows),
+        *chain.from_iterable(map(_floors, found.rows)),
         *_spread(rows.systems[0]),
         *_size(found, rows),
     ]
@@ -47,6 +48,7 @@ def _leaks(found: Evaluation) -> Iterator[Finding]:
     if leak.trained_on:
         text = f"{leak.trained_on} of the evaluated clips were in training: nothing here says how good the model is."
         yield Finding(level="fail", kind="trained_on_these_rows", text=text)
+        return  # what else they share with training follows from that
     if leak.persons_shared:
         text = (
             f"{leak.persons_shared} persons ({leak.clips_shared} clips) of the evaluated rows are also in training: "
@@ -90,16 +92,20 @@ def _skill(model: System) -> Iterator[Finding]:
 
 
 def _floors(rows: RowSet) -> Iterator[Finding]:
-    """Floors whose mean absolute error the model does not clearly beat."""
+    """The floors whose mean absolute error the model does not clearly beat: one finding, which names the best."""
     floors = {system.name for system in rows.systems if system.kind == "floor"}
-    for comparison in rows.comparisons:
-        mean = comparison.mean
-        if comparison.system not in floors or comparison.metric != "mae" or mean.value is None:
-            continue
-        if mean.upper is None or mean.upper >= 0:
-            shown = _shown(Estimate(value=mean.value, lower=mean.lower, upper=mean.upper))
-            text = f"{rows.name} rows: not clearly better than “{comparison.system}” (difference in MAE {shown})."
-            yield Finding(level="warn", kind="floor_not_beaten", text=text)
+    by_mae = [one for one in rows.comparisons if one.system in floors and one.metric == "mae"]
+    close = {
+        one.system: Estimate(value=one.mean.value, lower=one.mean.lower, upper=one.mean.upper)
+        for one in by_mae
+        if one.mean.value is not None and (one.mean.upper is None or one.mean.upper >= 0)
+    }
+    if close:
+        best = max(close, key=lambda name: close[name].value or 0.0)
+        where = "all rows" if rows.name == "all" else f"rows {rows.name}"
+        others = f"; nor than {len(close) - 1} of the other floors" if len(close) > 1 else ""
+        text = f"{where}: not clearly better than “{best}” (difference in MAE {_shown(close[best])}){others}."
+        yield Finding(level="warn", kind="floor_not_beaten", text=text)
 
 
 def _spread(model: System) -> Iterator[Finding]:
@@ -115,7 +121,8 @@ def _spread(model: System) -> Iterator[Finding]:
 
 def _size(found: Evaluation, rows: RowSet) -> Iterator[Finding]:
     if rows.units < FEW_UNITS:
-        text = f"{rows.units} {found.unit}s of {rows.persons} persons: too few for figures that anybody should rely on."
+        counted = f"{rows.units} persons" if found.unit == "person" else f"{rows.units} clips of {rows.persons} persons"
+        text = f"{counted}: too few for figures that anybody should rely on."
         yield Finding(level="warn", kind="few_units", text=text)
     failed = max((row.unscored for row in rows.systems[0].table.traits.values()), default=0)
     if failed:

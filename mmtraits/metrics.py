@@ -211,38 +211,6 @@ def unit(trait: Trait) -> float:
     return NAN if trait.low is None or trait.high is None else trait.high - trait.low
 
 
-class ByPerson(NamedTuple):
-    """Persons (M,) by name, and the means of their labels (M, K) and of each system's scores (M, K)."""
-
-    persons: tuple[str, ...]
-    labels: Vector
-    scores: dict[str, Vector]
-
-
-def by_person(
-    labels: NDArray[np.floating[Any]], scores: Mapping[str, NDArray[np.floating[Any]]], persons: Sequence[str]
-) -> ByPerson:
-    """Means over the clips of each person, for corpora that rate persons: labels and scores (N, K) -> (M, K).
-
-    Unknown labels and clips without a score are left out of a mean; a person without any has NaN.
-    """
-    found, of = np.unique(np.asarray(persons, dtype=np.str_), return_inverse=True)
-
-    def means(values: NDArray[np.floating[Any]]) -> Vector:
-        columns = np.asarray(values, np.float64).T
-        return np.stack([_means(column, of, len(found)) for column in columns], axis=1)
-
-    return ByPerson(tuple(found.tolist()), means(labels), {name: means(values) for name, values in scores.items()})
-
-
-def _means(values: Vector, of: Rows, groups: int) -> Vector:
-    known = np.isfinite(values)
-    order = np.lexsort((values[known], of[known]))  # by value: sums do not depend on the order of rows
-    values, of = values[known][order], of[known][order]
-    counts = np.bincount(of, minlength=groups)
-    return np.where(counts > 0, np.bincount(of, weights=values, minlength=groups) / np.maximum(counts, 1), NAN)
-
-
 def _columns(schema: TraitSchema) -> tuple[str, ...]:
     return (*NAMES, *(BINARY if any(trait.kind == "binary" for trait in schema.traits) else ()))
 

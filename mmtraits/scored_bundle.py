@@ -13,13 +13,25 @@ from numpy.typing import NDArray
 
 from mmtraits import baselines
 from mmtraits.baselines import Fold
+from mmtraits.data import splits
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError
 from mmtraits.media.load import LoadedClip
 from mmtraits.predict import find
 from mmtraits.runtime import Predictor, concatenate
 from mmtraits.schema import Clip, Raw, TraitSchema, TraitScores, Windowing
-from mmtraits.scored import Scored, Scores, Split, Streams, bounds, check_traits, official, rows_of, training_median
+from mmtraits.scored import (
+    Scored,
+    Scores,
+    Split,
+    Streams,
+    bounds,
+    check_traits,
+    digest,
+    official,
+    rows_of,
+    training_median,
+)
 
 
 def score(folder: Path, manifest: Manifest, split: Split, device: Literal["cpu", "cuda"] = "cpu") -> Scored:
@@ -57,6 +69,21 @@ def score(folder: Path, manifest: Manifest, split: Split, device: Literal["cpu",
         notes=notes,
         about=predictor.info,
     )
+
+
+def learned_from(said: Scored, manifest: Manifest) -> list[Fold]:
+    """What the bundle was trained on, beside the rows that it scored; none where the manifest is another table.
+
+    A bundle remembers no clips, but it knows the whole table again, and how that was divided.
+    """
+    known = said.about["provenance"]
+    if known.get("data_sha256") != digest(manifest):
+        return []
+    train = np.arange(len(manifest.clips))
+    if divided := known.get("divided"):
+        parts = [splits.assign(manifest, member=n, **divided["by"])["train"] for n in range(divided["members"])]
+        train = np.unique(np.concatenate(parts))
+    return [Fold(train=train, test=said.rows)]
 
 
 def by_window_length(predictor: Predictor, clips: Sequence[Clip], lengths_s: Sequence[float]) -> dict[float, Scores]:

@@ -53,7 +53,6 @@ def score(folder: Path, manifest: Manifest, split: Split, device: str = "cpu") -
     said = {streams: scores[rows] for streams, scores in _mean_of_members(spoken, shape).items()}
     present = np.stack([_has(said, stream, len(rows)) for stream in about["streams"]], axis=1)
     known = [(member.fold.test, member.median) for member in spoken if member.median is not None]
-    missing = len(about["members"]) - len(spoken)
     ends = bounds([member["transform"] for member in about["members"].values()])
     return Scored(
         rows=rows,
@@ -69,9 +68,24 @@ def score(folder: Path, manifest: Manifest, split: Split, device: str = "cpu") -
         floor_of="each member's training rows",
         seeds=_seeds(spoken, rows, shape),
         folds=_unique([member.fold for member in spoken]) if home else (),
-        notes=[f"{missing} of {len(about['members'])} members are not trained to their end"] if missing else [],
+        notes=_notes(about, spoken, manifest),
         about=about,
     )
+
+
+def _notes(about: Mapping[str, Any], spoken: Sequence[_Spoken], manifest: Manifest) -> list[str]:
+    missing = len(about["members"]) - len(spoken)
+    notes = [f"{missing} of {len(about['members'])} members are not trained to their end"] if missing else []
+    used = _clips_of(about)
+    strange = sum(clip.id not in used for clip in manifest.clips)
+    if 0 < strange < len(manifest.clips):
+        notes.append(f"{strange} clips of the manifest are in no split of the run: left out")
+    return notes
+
+
+def _clips_of(about: Mapping[str, Any]) -> set[str]:
+    """Ids of all clips that a run divided."""
+    return {clip for member in about["members"].values() for ids in member["splits"].values() for clip in ids}
 
 
 def _seeds(spoken: Sequence[_Spoken], rows: NDArray[np.int64], shape: tuple[int, ...]) -> dict[str, Scores]:
@@ -113,8 +127,7 @@ def _members(folder: Path, manifest: Manifest, split: Split, device: str) -> tup
     about = run.read_run(folder)
     check_traits(TraitSchema.from_dict(about["schema"]), manifest, folder)
     row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
-    used = {clip for member in about["members"].values() for ids in member["splits"].values() for clip in ids}
-    home = bool(used & row_of.keys())
+    home = bool(_clips_of(about) & row_of.keys())
     asked = None if home else official(manifest, split).tolist()
     protocol = config.load(folder / "config.yaml").protocol
     # Validation rows that were carved out of training: floors select nothing, so they learn from these too.

@@ -126,14 +126,14 @@ def _row_set(
     name: str, entries: Mapping[str, _Entry], said: Scored, counted: Units, here: NDArray[np.bool_], manifest: Manifest
 ) -> RowSet:
     places = np.flatnonzero(here)
-    persons = [counted.persons[place] for place in places]
+    persons, labels = [counted.persons[place] for place in places], counted.labels[here]
     judged = bootstrap.judge(
         {system: entry.scores[here] for system, entry in entries.items()},
-        counted.labels[here],
+        labels,
         [counted.ids[place] for place in places],
         persons,
         manifest.schema,
-        median=None if said.median is None else counted.mean(said.median)[here],
+        median=np.full(labels.shape, np.nan) if said.median is None else counted.mean(said.median)[here],
         model=MODEL,
         ranks_of=[MODEL],
         resamples=RESAMPLES["sums"],
@@ -151,8 +151,9 @@ def _row_set(
 
 
 def _without_order(table: Table) -> Table:
-    """A constant's table: correlations and ranks are undefined."""
+    """A constant's table: correlations and ranks are undefined, of every trait that has labels."""
     gone = dict.fromkeys(ORDERS, Estimate(value=None))
     traits = {name: row.model_copy(update={"metrics": row.metrics | gone}) for name, row in table.traits.items()}
-    undefined = {name: count for name, count in table.undefined.items() if name not in ORDERS}
+    counted = sum(row.n + row.unscored > 0 for row in table.traits.values())
+    undefined = table.undefined | (dict.fromkeys(ORDERS, counted) if counted else {})
     return table.model_copy(update={"traits": traits, "mean": table.mean | gone, "undefined": undefined})

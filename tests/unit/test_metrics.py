@@ -10,7 +10,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from mmtraits import metrics
-from mmtraits.metrics import NAMES, by_person, c_index, ccc, icc1, mae, pearson, r2, rmse, table
+from mmtraits.metrics import NAMES, c_index, ccc, icc1, mae, pearson, r2, rmse, table
 from mmtraits.schema import Trait, TraitSchema
 
 FLAT = np.full(4, 0.3)
@@ -332,23 +332,8 @@ def test_icc_leaves_unknown_values_out() -> None:
     assert icc1(np.append(values, math.nan), [*persons, "b"]) == icc1(values, persons)
 
 
-def test_means_of_persons_leave_out_what_is_unknown() -> None:
-    labels = np.array([[0.2, 0.4], [math.nan, 0.8], [0.6, math.nan]])
-    scores = np.array([[0.1, 0.2], [0.5, math.nan], [math.nan, math.nan]])
-    found = by_person(labels, {"model": scores, "mean": np.full((3, 2), 0.5)}, ["b", "b", "a"])
-    assert found.persons == ("a", "b")
-    np.testing.assert_allclose(found.labels, [[0.6, math.nan], [0.2, 0.6]])
-    np.testing.assert_allclose(found.scores["model"], [[math.nan, math.nan], [0.3, 0.2]])
-    np.testing.assert_allclose(found.scores["mean"], 0.5)
-
-
 @given(st.permutations(range(12)))
-def test_the_order_of_rows_changes_no_bit_of_what_is_said_of_persons(order: list[int]) -> None:
-    labels, scores, _ = random_table(5, rows=12)
+def test_the_order_of_rows_changes_no_bit_of_an_icc(order: list[int]) -> None:
+    labels, _, _ = random_table(5, rows=12)
     persons = [f"p{i % 4}" for i in range(12)]
-    first, then = (
-        by_person(labels, {"m": scores}, persons),
-        by_person(labels[order], {"m": scores[order]}, [persons[i] for i in order]),
-    )
-    assert first.labels.tobytes() == then.labels.tobytes() and first.scores["m"].tobytes() == then.scores["m"].tobytes()
     assert icc1(labels[:, 0], persons) == icc1(labels[order, 0], [persons[i] for i in order])
