@@ -184,6 +184,29 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    manifest: Annotated[Path, typer.Option(help="The clips.csv that all are trained and judged on.")],
+    systems: Annotated[
+        list[str] | None,
+        typer.Argument(help="Configs and finished run folders; key.sub=value ...", show_default=False),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for comparison.json, report.html, runs.")] = Path("comparison"),
+) -> None:
+    """Several systems under one protocol: one table with intervals, and their differences."""
+    overrides = [one for one in systems or [] if "=" in one and not Path(one).exists()]
+    from mmtraits.compare import compare as run
+    from mmtraits.side_by_side import to_text
+
+    with _bar("Extracting") as extracting:
+        result = run(
+            [one for one in systems or [] if one not in overrides], manifest, out, overrides,
+            progress=_console().is_terminal, extracting=extracting,
+        )  # fmt: skip
+    typer.echo(to_text(result))
+    typer.echo(str(out / "report.html"))
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder; it must be new.")],

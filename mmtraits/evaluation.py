@@ -274,108 +274,42 @@ class Evaluation(BaseModel, extra="forbid", frozen=True):
     provenance: dict[str, Any]  # hashes of data and split, versions, seeds, hardware
 
 
-class Spread(BaseModel, extra="forbid", frozen=True):
-    """One metric, mean over traits, of every seed judged alone; sd with n − 1."""
-
-    values: dict[str, float | None]
-    mean: float | None
-    sd: float | None
-
-
-class Side(BaseModel, extra="forbid", frozen=True):
-    """One of several systems that are compared; `settings` are those in which they differ, as text."""
-
-    name: str
-    source: str
-    streams: list[str]
-    members: int
-    unscored: int  # clips of the test rows that it has no score for
-    settings: dict[str, str]
-    seeds: dict[str, Spread] = {}  # metric -> its spread, where there are several seeds
-    table: Table
-
-
-class Pair(BaseModel, extra="forbid", frozen=True):
-    """First minus second, a system or a floor, in one metric.
-
-    p_holm of traits is corrected over all pairs and traits of the metric, that of means over all pairs.
-    """
-
-    first: str
-    second: str
-    metric: str
-    traits: dict[str, Difference]
-    mean: Difference
-
-
-class SideBySide(BaseModel, extra="forbid", frozen=True):
-    """Several systems under one protocol, out of fold, on the rows that all of them scored; in the order given."""
-
-    format_version: int = FORMAT_VERSION
-    manifest: str
-    trait_schema: dict[str, Any]
-    unit: Literal["clip", "person"]
-    protocol: str
-    clips: int
-    persons: int
-    units: int
-    systems: list[Side]
-    floors: list[System]
-    pairs: list[Pair]
-    floor_pairs: list[Pair]
-    resamples: dict[str, int]
-    findings: list[Finding] = []
-    notes: list[str] = []
-    provenance: dict[str, Any]
-
-
 def number(value: float) -> float | None:
     """A finite number, else null."""
     return float(value) if math.isfinite(value) else None
 
 
-def to_json(found: Evaluation | SideBySide) -> str:
-    """The text of evaluation.json or comparison.json."""
+def to_json(found: BaseModel) -> str:
+    """The text of evaluation.json, or of another such model."""
     return json.dumps(found.model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-_TITLES = {
+TITLES = {
     "one_minus_mae": "1-MAE", "skill": "skill", "pearson": "r", "ccc": "CCC", "r2": "R2", "macro_f1": "F1",
     "uar": "UAR",
 }  # fmt: skip
-_MARKS = {"fail": "FAIL", "warn": "warn", "info": "info"}
+MARKS = {"fail": "FAIL", "warn": "warn", "info": "info"}
 
 
 def to_text(found: Evaluation) -> str:
     """For a terminal: what must be known first, then a table per set of rows; intervals are in the files."""
     lines = [f"{found.name} ({found.kind}) on {found.manifest}", found.protocol, ""]
-    lines += [f"{_MARKS[finding.level]}  {finding.text}" for finding in found.findings]
+    lines += [f"{MARKS[finding.level]}  {finding.text}" for finding in found.findings]
     for rows in found.rows:
         counted = f"{rows.clips} clips of {rows.persons} persons"
-        columns = [name for name in _TITLES if name in rows.systems[0].table.mean]
-        header = "".join(f"{_TITLES[name]:>8}" for name in columns)
+        columns = [name for name in TITLES if name in rows.systems[0].table.mean]
+        header = "".join(f"{TITLES[name]:>8}" for name in columns)
         lines += ["", f"{rows.name}: {counted}", f"  {'':<34}{header}       n"]
         model = rows.systems[0].table
-        lines += [_line(trait, row.metrics, columns, str(row.n)) for trait, row in model.traits.items()]
+        lines += [text_line(trait, row.metrics, columns, str(row.n)) for trait, row in model.traits.items()]
         for system in rows.systems:
             most = max((row.n for row in system.table.traits.values()), default=0)
-            lines.append(_line(f"{system.name}, mean", system.table.mean, columns, str(most)))
+            lines.append(text_line(f"{system.name}, mean", system.table.mean, columns, str(most)))
     return "\n".join([*lines, "", *(f"note: {note}" for note in found.notes)])
 
 
-def side_by_side_text(found: SideBySide) -> str:
-    """For a terminal: findings, then every system and floor in the order given; intervals are in the files."""
-    lines = [f"{len(found.systems)} systems on {found.manifest}", found.protocol, ""]
-    lines += [f"{_MARKS[finding.level]}  {finding.text}" for finding in found.findings]
-    columns = [name for name in _TITLES if name in found.systems[0].table.mean]
-    lines += ["", f"{'mean over traits':<36}{''.join(f'{_TITLES[name]:>8}' for name in columns)}       n"]
-    for system in [*found.systems, *found.floors]:
-        most = max((row.n for row in system.table.traits.values()), default=0)
-        lines.append(_line(system.name, system.table.mean, columns, str(most)))
-    return "\n".join([*lines, "", *(f"note: {note}" for note in found.notes)])
-
-
-def _line(name: str, metrics: Mapping[str, Estimate], columns: Sequence[str], n: str) -> str:
+def text_line(name: str, metrics: Mapping[str, Estimate], columns: Sequence[str], n: str) -> str:
+    """One row of a table for a terminal."""
     values = [metrics[column].value if column in metrics else None for column in columns]
     return f"  {name[:33]:<34}{''.join(f'{_cell(value):>8}' for value in values)}{n:>8}"
 

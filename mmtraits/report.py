@@ -18,6 +18,7 @@ from markupsafe import Markup
 from mmtraits import views
 from mmtraits.evaluation import Evaluation
 from mmtraits.schema import REASONS, Clip, Trait, TraitSchema, TraitScores
+from mmtraits.side_by_side import SideBySide
 from mmtraits.views import label
 
 Record = dict[str, Any]  # one row: the columns of results.csv, then `details`
@@ -117,6 +118,13 @@ def write_evaluation(path: Path, found: Evaluation) -> None:
     """report.html of an evaluation: every number beside its floor and interval; loads nothing, runs no script."""
     schema = TraitSchema.from_dict(found.trait_schema)
     template = environment().get_template("evaluation.html")
+    write_atomic(path, template.render(found=found, schema=schema, statement=STATEMENT, views=views))
+
+
+def write_comparison(path: Path, found: SideBySide) -> None:
+    """report.html of several systems side by side, in the order given; loads nothing, runs no script."""
+    schema = TraitSchema.from_dict(found.trait_schema)
+    template = environment().get_template("comparison.html")
     write_atomic(path, template.render(found=found, schema=schema, statement=STATEMENT, views=views))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
@@ -22,6 +23,7 @@ from mmtraits.evaluation import (
     System,
     Table,
 )
+from mmtraits.side_by_side import SideBySide
 
 
 class Metric(NamedTuple):
@@ -50,7 +52,7 @@ METRICS = {
 LEVELS = ("fail", "warn", "info")
 TRAINING_MEAN = "training mean"
 FEWEST_DRAWN = 30  # labels behind a share that is drawn
-_HEADLINE = ("one_minus_mae", "skill", "ccc", "pearson", "macro_f1", "uar")
+HEADLINE = ("one_minus_mae", "skill", "ccc", "pearson", "macro_f1", "uar")
 _MARKS: dict[str, plots.Mark] = {"model": "disc", "streams": "square", "seed": "ring", "floor": "diamond"}
 
 
@@ -86,7 +88,7 @@ def columns_of(*tables: Mapping[str, Any], among: Iterable[str] = ()) -> list[st
 
 def headline_metrics(rows: RowSet) -> list[str]:
     """The few metrics that come first, of those that were computed."""
-    return columns_of(*(system.table.mean for system in rows.systems), among=_HEADLINE)
+    return columns_of(*(system.table.mean for system in rows.systems), among=HEADLINE)
 
 
 def floor_named(rows: RowSet, name: str = TRAINING_MEAN) -> System | None:
@@ -181,6 +183,34 @@ def ladder(rows: RowSet) -> list[Markup]:
     return charts
 
 
+def sides(found: SideBySide) -> list[Markup]:
+    """Per headline metric: the systems as they were given, then the floors; strokes are single seeds."""
+    charts = []
+    for metric in columns_of(*(side.table.mean for side in found.systems), among=HEADLINE):
+        digits = METRICS[metric].digits
+        dots = [_dot(side.name, side.table.mean.get(metric), "disc", digits) for side in found.systems]
+        for n, side in enumerate(found.systems):
+            if metric in side.seeds:
+                dots[n] = replace(dots[n], others=list(side.seeds[metric].values.values()))
+        dots += [_dot(floor.name, floor.table.mean.get(metric), "diamond", digits) for floor in found.floors]
+        charts.append(plots.dots(f"{METRICS[metric].label}, mean over traits", dots, x=METRICS[metric].label))
+    return charts
+
+
+def pair_forests(found: SideBySide) -> list[Markup]:
+    """Per metric: the difference of every pair of systems, beside a line at 0."""
+    rows: dict[str, list[plots.Dot]] = {}
+    for pair in found.pairs:
+        mean = Estimate(value=pair.mean.value, lower=pair.mean.lower, upper=pair.mean.upper)
+        rows.setdefault(pair.metric, []).append(
+            _dot(f"{pair.first} − {pair.second}", mean, "disc", METRICS[pair.metric].digits)
+        )
+    return [
+        plots.forest(f"{METRICS[metric].label}: difference, mean over traits", dots, x="first − second")
+        for metric, dots in rows.items()
+    ]
+
+
 def trait_pictures(found: Evaluation) -> list[Markup]:
     """Calibration and scatter of every trait."""
     charts = []
@@ -223,7 +253,7 @@ def forests(audit: Audit) -> list[Markup]:
 def curves(title: str, x: str, points: Sequence[tuple[float, Mapping[str, Estimate]]]) -> list[Markup]:
     """One curve per headline metric."""
     charts = []
-    for metric in columns_of(*(mean for _, mean in points), among=_HEADLINE):
+    for metric in columns_of(*(mean for _, mean in points), among=HEADLINE):
         known = [(at, mean[metric]) for at, mean in points if metric in mean]
         line = [(at, found.value, found.lower, found.upper) for at, found in known]
         charts.append(plots.curve(f"{METRICS[metric].label} {title}", line, x=x, y=METRICS[metric].label))
