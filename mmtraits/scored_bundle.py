@@ -155,7 +155,8 @@ def _bundle_floor(
     """Mean and median of the bundle's training labels where it says them, else the best that this manifest offers."""
     known = info["provenance"].get("training_labels")
     if known:
-        return np.array(known["mean"]), np.array(known["median"]), "the bundle's training rows"
+        mean, median = (np.array(known[name], np.float64) for name in ("mean", "median"))  # null: NaN
+        return mean, median, "the bundle's training rows"
     train = np.flatnonzero([own == "train" for own in manifest.splits])
     where = "the manifest's split train" if len(train) else "the evaluated rows themselves (a harder floor)"
     labels = manifest.labels[train if len(train) else rows]

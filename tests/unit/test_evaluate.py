@@ -1,292 +1,310 @@
+"""A run or a bundle on labelled clips, whole: what is found, what is written, what is refused."""
+
+from __future__ import annotations
+
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
+import clock
 import numpy as np
 import pytest
 from tiny_bundle import SCHEMA as TINY
 from tiny_bundle import write_tiny_bundle
+from tiny_run import SCHEMA, corpus, saying, trained
 
-from mmtraits import config, extract, metrics, run
-from mmtraits.baselines import training_mean
+from mmtraits import calibrate, card, evaluation, metrics, run
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, ManifestError
-from mmtraits.evaluate import evaluate as evaluated
-from mmtraits.model import build
-from mmtraits.schema import Clip, Trait, TraitSchema
+from mmtraits.evaluate import evaluate, fingerprint
+from mmtraits.evaluation import Evaluation
+from mmtraits.schema import Clip
+from mmtraits.scored import digest
 
-SCHEMA = TraitSchema(
-    name="pair",
-    traits=(Trait(name="calm", low=0.0, high=1.0), Trait(name="open", low=0.0, high=1.0)),
-    construct="apparent",
-    judged_by="us",
-    transform="z_score",
-)
 ROWS = 40
-
-
-def corpus(folder: Path, name: str = "clip", seed: int = 0) -> Manifest:
-    """Forty clips of twenty persons; every clip has the stream a, every second one b, the last one nothing."""
-    draw = np.random.default_rng(seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    ids = [f"{name}{i:02d}" for i in range(ROWS)]
-    np.savez(folder / "a.npz", clip=np.array(ids), features=draw.normal(size=(ROWS, 3)))
-    np.savez(folder / "b.npz", clip=np.array(ids), features=draw.normal(size=(ROWS, 2)))
-    clips = tuple(
-        Clip(
-            id=clip,
-            person=f"{name}p{i // 2}",
-            features={"a": f"a.npz#{clip}"} | ({"b": f"b.npz#{clip}"} if i % 2 else {}),
-        )
-        for i, clip in enumerate(ids[:-1])
-    )
-    clips = (*clips, Clip(id=ids[-1], person="alone", text="words that no stream reads"))
-    labels = draw.uniform(size=(ROWS, 2))
-    labels[3, 0] = np.nan
-    manifest = Manifest(path=folder / "clips.csv", schema=SCHEMA, clips=clips, labels=labels, splits=(None,) * ROWS)
-    manifests.write(manifest)
-    return manifest
-
-
-def trained(folder: Path, manifest: Manifest, **protocol: object) -> Path:
-    """A run folder whose members hold their first, untrained weights; each member's differ."""
-    settings = config.from_data(
-        {
-            "name": "tiny",
-            "data": {"manifest": str(manifest.path), "cache": str(folder.parent / "cache")},
-            "streams": {s: {"use": "precomputed", "size": n, "width": 4} for s, n in (("a", 3), ("b", 2))},
-            "fusion": {"use": "mean_pool", "width": 4},
-            "head": {"use": "linear"},
-            "loss": {"mse": 1.0},
-            "protocol": {"split": "kfold", "folds": 4},
-            "runs": {"over": "fold"},
-            **protocol,
-        }
-    )
-    members = run.plan(settings, manifest)
-    found = extract.extract(settings, manifest)
-    run.create(folder, settings, manifest, members, found)
-    for member in members:
-        model = build(settings, SCHEMA, member.transform)
-        run.save_member(folder / member.name, model)
-        lines = run.score_by_streams(model.eval(), found.of(member.rows["test"]), manifest, 8)
-        run.write_csv(folder / member.name / "predictions.csv", lines)
-        run.write_text(folder / member.name / "metrics.json", "{}")
-    return folder
+Planted = tuple[Path, Manifest, np.ndarray, Evaluation]
 
 
 @pytest.fixture(scope="module")
-def kfold(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest]:
-    folder = tmp_path_factory.mktemp("kfold")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """A run whose scores are the labels, drawn towards the middle and noisy; a town for everybody."""
+    folder = tmp_path_factory.mktemp("planted")
     manifest = corpus(folder / "corpus")
-    return trained(folder / "run", manifest), manifest
+    clips = tuple(replace(c, attributes={"town": "york" if n < 32 else "bath"}) for n, c in enumerate(manifest.clips))
+    manifest = replace(manifest, clips=clips)
+    manifests.write(manifest)
+    noise = np.random.default_rng(7).normal(scale=0.08, size=(ROWS, 2))
+    said = np.round(np.nan_to_num(manifest.labels, nan=0.5) * 0.7 + 0.15 + noise, 6)
+    source = saying(folder / "run", manifest, lambda some: said + (0.05 if some == frozenset("b") else 0.0))
+    return source, manifest, said, evaluate(str(source), manifest.folder)
 
 
-def test_every_row_is_scored_by_the_member_that_did_not_see_it(kfold: tuple[Path, Manifest]) -> None:
-    folder, manifest = kfold
-    expected, floor = np.full((ROWS, 2), np.nan), np.full((ROWS, 2), np.nan)
-    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
-    for name, member in run.read_run(folder)["members"].items():
-        rows = [row_of[clip] for clip in member["splits"]["test"]]
-        expected[rows] = run.predict(folder / name, manifest, rows)
-        floor[rows] = np.nanmean(manifest.labels[[row_of[clip] for clip in member["splits"]["train"]]], axis=0)
-    found = evaluated(folder, manifest)
-    ids = [clip.id for clip in manifest.clips]
-    wanted = metrics.table(manifest.labels, expected, ids, SCHEMA)
-    for trait, row in wanted["traits"].items():
-        assert found.groups["all"].model["traits"][trait] == pytest.approx(row, abs=1e-5)
-    assert found.groups["all"].training_mean == metrics.table(manifest.labels, floor, ids, SCHEMA)
-    assert found.groups["all"].model["traits"]["calm"]["n"] == ROWS - 2  # an unknown label, a clip without a stream
-    assert found.groups["all"].model["traits"]["open"]["unscored"] == 1
-    assert found.groups["all"].persons == 21
+def kinds(found: Evaluation) -> dict[str, str]:
+    return {finding.kind: finding.level for finding in found.findings}
 
 
-def test_groups_of_rows_that_have_a_stream(kfold: tuple[Path, Manifest]) -> None:
-    groups = evaluated(*kfold).groups
-    assert {name: group.clips for name, group in groups.items()} == {"all": 40, "with a": 39, "with b": 19}
+# ---------------------------------------------------------------------------------------------------- runs
 
 
-def test_the_order_of_the_manifest_changes_no_byte(kfold: tuple[Path, Manifest], tmp_path: Path) -> None:
-    folder, manifest = kfold
+def test_a_run_is_judged_out_of_fold_beside_its_floors(planted: Planted) -> None:
+    _, manifest, said, found = planted
+    said = np.vstack([said[:-1], [[np.nan, np.nan]]])
+    wanted = metrics.table(manifest.labels, said, [clip.id for clip in manifest.clips], SCHEMA)
+    model = found.rows[0].systems[0].table
+    for trait, row in model.traits.items():
+        assert row.metrics["mae"].value == pytest.approx(wanted["traits"][trait]["mae"])
+        assert row.metrics["c_index"].value == pytest.approx(wanted["traits"][trait]["c_index"])
+    assert model.traits["calm"].n == ROWS - 2  # an unknown label, a clip without a stream
+    assert (model.traits["open"].n, model.traits["open"].unscored) == (ROWS - 1, 1)
+    assert [(rows.name, rows.clips, rows.persons) for rows in found.rows] == [("all", 40, 21), ("with b", 19, 19)]
+    assert (found.kind, found.split, found.unit, found.streams) == ("run", "test", "clip", ["a", "b"])
+    assert found.protocol == "Out of fold: 4 folds of 40 clips, no person in two of them."
+    assert found.leakage is not None and found.leakage.model_dump() == {
+        "persons_shared": 0, "clips_shared": 0, "near_duplicates": 0, "trained_on": 0, "allowed": False,
+    }  # fmt: skip
+    assert kinds(found) == {"few_units": "warn", "unscored": "warn"}
+    assert found.resamples == {"sums": 10_000, "ranks": 500, "groups": 1_000}
+    assert found.notes == [
+        "Training mean and median are those of each member's training rows.",
+        "Window lengths and disturbed media need a bundle: export the run, then evaluate it with --sensitivity.",
+    ]
+
+
+def test_intervals_of_a_run_are_calibrated_on_other_persons(planted: Planted) -> None:
+    _, manifest, said, found = planted
+    methods = [(one.name, one.method) for one in found.intervals]
+    names = ["all", "a + b", "a", "a, others masked", "b, others masked"]
+    assert methods == [(name, method) for method in calibrate.METHODS for name in names]
+    first = found.intervals[0]
+    assert first.level == 0.9 and first.traits["open"].n == ROWS - 1 and first.traits["open"].constant_width
+    assert 0.75 <= (first.traits["open"].coverage.value or 0) <= 1
+    assert [(one.name, one.traits["open"].n) for one in found.interval_groups] == [("town = york", 32)] * 2
+    (audit,) = found.audits
+    assert [(group.values["town"], group.suppressed) for group in audit.groups] == [("bath", True), ("york", False)]
+    assert audit.groups[1].traits["open"].coverage == pytest.approx(
+        found.interval_groups[0].traits["open"].coverage.value
+    )
+
+
+def test_what_missing_streams_cost_and_how_alike_a_persons_clips_are(planted: Planted) -> None:
+    _, manifest, said, found = planted
+    assert [(one.streams, one.clips) for one in found.robustness.subsets] == [
+        (["a"], 39),
+        (["b"], 19),
+        (["a", "b"], 19),
+    ]
+    rows = np.arange(1, 39, 2)
+    shifted = metrics.table(manifest.labels[rows], said[rows] + 0.05, [manifest.clips[row].id for row in rows], SCHEMA)
+    assert found.robustness.subsets[1].mean["mae"].value == pytest.approx(shifted["mean"]["mae"])
+    assert len(found.robustness.drop_curve) == 8 and set(found.robustness.shapley) == {"a", "b"}
+    assert sum(found.robustness.shapley.values()) == pytest.approx(1)
+    persons = [str(clip.person) for clip in manifest.clips]
+    wanted = metrics.icc1(np.append(said[:-1, 1], np.nan), persons)
+    assert found.reliability["open"].icc_scores == pytest.approx(wanted)
+    assert found.reliability["open"].icc_labels == pytest.approx(metrics.icc1(manifest.labels[:, 1], persons))
+
+
+def test_pictures_hold_deciles_of_the_score_and_all_of_a_few_units(planted: Planted) -> None:
+    _, manifest, said, found = planted
+    picture = found.pictures["open"]
+    assert [one.n for one in picture.bins] == [4] * 9 + [3]
+    assert [one.score for one in picture.bins] == sorted(one.score for one in picture.bins)
+    lowest = np.argsort(said[:-1, 1])[:4]
+    assert picture.bins[0].score == pytest.approx(said[lowest, 1].mean())
+    assert picture.bins[0].label == pytest.approx(manifest.labels[lowest, 1].mean())
+    assert picture.points == [(round(said[n, 1], 4), round(manifest.labels[n, 1], 4)) for n in range(ROWS - 1)]
+    assert len(found.pictures["calm"].points) == ROWS - 2
+
+
+def test_what_is_written(planted: Planted) -> None:
+    source, manifest, _, found = planted
+    text = (source / "evaluation.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == found.model_dump(mode="json")
+    assert evaluation.to_json(evaluation.read(source / "evaluation.json")) == text
+    markdown = (source / "MODEL_CARD.md").read_text()
+    card.check(markdown)
+    page = (source / "report.html").read_text()
+    for name in ("Calm", "ridge: a", "too few for figures"):
+        assert name in page
+    assert "too few for figures" in markdown and not list(source.glob("*.partial"))
+    known = found.provenance
+    assert fingerprint(source, manifest).items() <= known.items() and known["data_sha256"] == digest(manifest)
+    assert known["members"] == ["fold0", "fold1", "fold2", "fold3"] and known["seeds"] == []
+
+
+def test_a_fingerprint_is_of_weights_and_labels(tmp_path: Path) -> None:
+    manifest = corpus(tmp_path / "corpus")
+    source = trained(tmp_path / "run", manifest)
+    before = fingerprint(source, manifest)
+    assert fingerprint(source, replace(manifest, path=tmp_path / "moved" / "clips.csv")) == before
+    other = fingerprint(source, replace(manifest, labels=manifest.labels[::-1]))
+    assert other["data_sha256"] != before["data_sha256"] and other["model_sha256"] == before["model_sha256"]
+    (source / "fold3" / "best.safetensors").write_bytes(b"others")
+    assert fingerprint(source, manifest)["model_sha256"] != before["model_sha256"]
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    one = fingerprint(bundle, manifest)["model_sha256"]
+    write_tiny_bundle(bundle, name="another")
+    assert fingerprint(bundle, manifest)["model_sha256"] != one
+
+
+def test_the_order_of_the_manifest_changes_no_byte(planted: Planted, tmp_path: Path) -> None:
+    source, manifest, _, _ = planted
     order = np.random.default_rng(3).permutation(ROWS)
     moved = replace(manifest, clips=tuple(manifest.clips[i] for i in order), labels=manifest.labels[order])
-    evaluated(folder, manifest, out=tmp_path / "one")
-    evaluated(folder, moved, out=tmp_path / "two")
-    assert (tmp_path / "one/evaluation.json").read_bytes() == (tmp_path / "two/evaluation.json").read_bytes()
+    evaluate(source, moved, out=tmp_path)
+    assert (tmp_path / "evaluation.json").read_bytes() == (source / "evaluation.json").read_bytes()
+    assert (tmp_path / "report.html").read_bytes() == (source / "report.html").read_bytes()
 
 
-def test_what_is_written_is_plain_json(kfold: tuple[Path, Manifest]) -> None:
-    folder, manifest = kfold
-    found = evaluated(str(folder), manifest.folder)
-    written = json.loads((folder / "evaluation.json").read_text(), parse_constant=lambda text: pytest.fail(text))
-    assert written == found.to_dict()
-    assert (written["kind"], written["split"], written["floor"]) == ("run", "test", "each member's training rows")
-    assert set(written["groups"]["all"]["model"]["mean"]) == {*metrics.NAMES, "undefined"}
-
-
-def test_other_splits_are_computed(kfold: tuple[Path, Manifest], tmp_path: Path) -> None:
-    """A row in val of one member is scored by that member; test rows computed again equal the recorded ones."""
-    folder, manifest = kfold
-    splits = {n: m["splits"] for n, m in run.read_run(folder)["members"].items()}
-    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
-    total, count = np.zeros((ROWS, 2)), np.zeros((ROWS, 1))
-    for name, own in splits.items():
-        rows = [row_of[clip] for clip in own["val"]]
-        total[rows] += run.predict(folder / name, manifest, rows)
-        count[rows] += 1
-    rows = np.flatnonzero(count[:, 0])
-    wanted = metrics.table(
-        manifest.labels[rows], total[rows] / count[rows], [manifest.clips[r].id for r in rows], SCHEMA
-    )
-    found = evaluated(folder, manifest, "val", out=tmp_path)
-    assert found.groups["all"].clips == len(rows)
-    assert found.groups["all"].model["traits"]["open"] == pytest.approx(wanted["traits"]["open"], abs=1e-5)
-
-
-def test_a_foreign_manifest_is_scored_by_all_members(kfold: tuple[Path, Manifest], tmp_path: Path) -> None:
-    folder, home = kfold
+def test_a_foreign_manifest_has_constants_alone(tmp_path: Path) -> None:
+    """Nothing is known of what the members learned from but what they remember: their training means."""
+    source = trained(tmp_path / "run", corpus(tmp_path / "corpus"))
     other = corpus(tmp_path / "other", name="new", seed=1)
-    members = run.members_of(folder)
-    scores = np.mean([run.predict(member, other) for member in members], axis=0)
-    found = evaluated(folder, other, out=tmp_path).groups["all"]
-    wanted = metrics.table(other.labels, scores, [clip.id for clip in other.clips], SCHEMA)
-    assert found.model["traits"]["open"] == pytest.approx(wanted["traits"]["open"], abs=1e-5)
-    # The members' own training means, remembered by the models: a constant that knows nothing of these labels.
-    assert found.training_mean["traits"]["open"]["mae"] == pytest.approx(
-        np.abs(other.labels[:, 1] - _untrained_centre(members)).mean(), abs=1e-5
+    found = evaluate(source, replace(other, splits=("test",) * 25 + ("train",) * 15), out=tmp_path / "out")
+    scores = np.mean([run.predict(member, other, range(25)) for member in run.members_of(source)], axis=0)
+    model, *floors = [system for system in found.rows[0].systems if system.kind != "streams"]
+    assert [floor.name for floor in floors] == ["training mean"] and found.rows[0].clips == 25
+    assert model.table.traits["open"].metrics["mae"].value == pytest.approx(
+        np.abs(scores - other.labels[:25])[:, 1].mean(), abs=1e-5
     )
-    with_splits = replace(other, splits=("test",) * 10 + ("train",) * 30)
-    assert evaluated(folder, with_splits, out=tmp_path).groups["all"].clips == 10
-    with pytest.raises(ManifestError, match=r"clips\.csv: no row has split 'val'; fill the column"):
-        evaluated(folder, with_splits, "val", out=tmp_path)
+    assert model.table.mean["skill"].value is None and model.table.undefined == {"skill": 2}
+    assert found.leakage is None and kinds(found)["leakage_unknown"] == "warn"
+    assert not {"no_skill", "persons_unknown"} & set(kinds(found))
+    assert not (source / "evaluation.json").exists() and (tmp_path / "out" / "evaluation.json").is_file()
 
 
-def _untrained_centre(members: list[Path]) -> float:
-    models = [run.load_member(member) for member in members]
-    return float(np.mean([model.to_scale(model.centre)[1].item() for model in models]))
-
-
-def test_seeds_of_a_fold_are_averaged(tmp_path: Path) -> None:
+def test_unfinished_members_and_foreign_clips_are_said(tmp_path: Path) -> None:
     manifest = corpus(tmp_path / "corpus")
-    folder = trained(tmp_path / "run", manifest, runs={"over": "fold", "seeds": 2})
-    member = run.read_run(folder)["members"]["fold1-seed0"]
-    rows = [row for row, clip in enumerate(manifest.clips) if clip.id in member["splits"]["test"]]
-    both = [run.predict(folder / f"fold1-seed{n}", manifest, rows) for n in range(2)]
-    assert not np.allclose(*both, equal_nan=True)
-    part = replace(
+    source = trained(tmp_path / "run", manifest)
+    (source / "fold2" / "metrics.json").unlink()
+    more = replace(
         manifest,
-        clips=tuple(manifest.clips[r] for r in rows),
-        labels=manifest.labels[rows],
-        splits=(None,) * len(rows),
+        clips=(*manifest.clips, Clip(id="later", person="later", text="words")),
+        labels=np.vstack([manifest.labels, [[0.5, 0.5]]]),
+        splits=(None,) * 41,
     )
-    found = evaluated(folder, part, out=tmp_path).groups["all"]
-    wanted = metrics.table(part.labels, np.mean(both, axis=0), [clip.id for clip in part.clips], SCHEMA)
-    assert found.model["traits"]["open"] == pytest.approx(wanted["traits"]["open"], abs=1e-5)
+    found = evaluate(source, more)
+    assert found.notes[:2] == [
+        "1 of 4 members are not trained to their end",
+        "1 clips of the manifest are in no split of the run: left out",
+    ]
+    assert found.rows[0].clips < ROWS and "note: 1 of 4 members" in evaluation.to_text(found)
 
 
-def test_unfinished_members_are_said(tmp_path: Path) -> None:
-    manifest = corpus(tmp_path / "corpus")
-    folder = trained(tmp_path / "run", manifest)
-    (folder / "fold2" / "metrics.json").unlink()
-    found = evaluated(folder, manifest)
-    assert found.notes == ("1 of 4 members are not trained to their end",)
-    assert found.groups["all"].clips < ROWS and "note: 1 of 4 members" in found.to_text()
-    for member in run.members_of(folder):
-        (member / "metrics.json").unlink()
-    with pytest.raises(ConfigError, match="no member is trained to its end; finish it with `mmtraits train --resume`"):
-        evaluated(folder, manifest)
-
-
-def test_the_table_for_a_terminal(kfold: tuple[Path, Manifest], tmp_path: Path) -> None:
-    folder, manifest = kfold
-    constant = replace(manifest, labels=np.full_like(manifest.labels, 0.5))
-    lines = evaluated(folder, constant, out=tmp_path).to_text().splitlines()
-    assert lines[0].endswith("split test; training mean: each member's training rows")
-    assert lines[2] == "all: 40 clips of 21 persons"
-    assert lines[3].split() == ["1-MAE", "MAE", "RMSE", "r", "CCC", "R2", "n", "unscored"]
-    calm = lines[4].split()
-    assert calm[0] == "calm" and calm[4:] == ["-", "-", "-", "39", "1"]  # constant labels: undefined, never 0
-    assert [line.split()[0] for line in lines[5:8]] == ["open", "mean", "training"]
-    assert len({len(line) for line in lines[3:6]}) == 1
-
-
-def test_other_traits_are_refused(kfold: tuple[Path, Manifest]) -> None:
-    folder, manifest = kfold
-    wide = replace(SCHEMA, traits=(SCHEMA.traits[0], Trait(name="open", low=1.0, high=7.0)))
-    with pytest.raises(ManifestError, match="needs the same traits, scales and order"):
-        evaluated(folder, replace(manifest, schema=wide))
-
-
-def test_neither_run_nor_bundle(kfold: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_neither_run_nor_bundle(planted: Planted, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"neither run\.json nor bundle\.json; expected what train or export wrote"):
-        evaluated(tmp_path, kfold[1])
+        evaluate(tmp_path, planted[1])
 
 
 # ---------------------------------------------------------------------------------------------------- bundles
 
 
-def texts(folder: Path, splits: tuple[str | None, ...] = (None,) * 3) -> Manifest:
+def texts(folder: Path, *splits: str | None) -> Manifest:
     """The tiny bundle scores one .01 for each word of a text."""
-    clips = tuple(Clip(id=str(n), text=" ".join(["hello"] * n)) for n in (1, 2, 3))
+    clips = tuple(Clip(id=str(n), person=f"p{n}", text=" ".join(["hello"] * n)) for n in (1, 2, 3))
     labels = np.array([[0.02, 0.0], [0.02, np.nan], [0.02, 0.3]])
-    manifest = Manifest(path=folder / "clips.csv", schema=TINY, clips=clips, labels=labels, splits=splits)
+    manifest = Manifest(
+        path=folder / "clips.csv", schema=TINY, clips=clips, labels=labels, splits=splits or (None,) * 3
+    )
     manifests.write(manifest)
     return manifest
 
 
 def test_a_bundle_scores_what_the_manifest_names(tmp_path: Path) -> None:
-    bundle = write_tiny_bundle(tmp_path / "bundle")
-    found = evaluated(bundle, texts(tmp_path), out=tmp_path / "out")
-    assert list(found.groups) == ["all"]  # every row has text, none has a face or a voice: nothing to tell apart
-    rows = found.groups["all"].model["traits"]
-    assert rows["brightness"]["mae"] == pytest.approx(0.02 / 3, abs=1e-6) and rows["brightness"]["n"] == 3
-    assert rows["loudness"]["mae"] == pytest.approx((0.01 + 0.27) / 2, abs=1e-6) and rows["loudness"]["n"] == 2
-    assert found.kind == "bundle" and found.floor == "the evaluated rows themselves (a harder floor)"
-    assert found.groups["all"].training_mean["traits"]["loudness"]["mae"] == pytest.approx(0.15)
-    assert (tmp_path / "out" / "evaluation.json").is_file() and not (bundle / "evaluation.json").exists()
-
-
-def test_the_floor_of_a_bundle(tmp_path: Path) -> None:
-    manifest = texts(tmp_path, ("train", "test", "test"))
-    found = evaluated(write_tiny_bundle(tmp_path / "a"), manifest, out=tmp_path)
-    assert found.floor == "the manifest's split train" and found.groups["all"].clips == 2
-    assert found.groups["all"].training_mean["traits"]["loudness"]["mae"] == pytest.approx(0.3)
-    standard = replace(TINY, transform="z_score")
-    member = {"scale": [1, 1], "low": [0, 0], "high": [1, 1]}
-    transforms = [{**member, "shift": [0.5, 0.6]}, {**member, "shift": [0.5, 0.2]}]
-    bundle = write_tiny_bundle(tmp_path / "b", schema=standard.to_dict(), transform=transforms)
-    found = evaluated(bundle, manifest, out=tmp_path)
-    assert found.floor == "the bundle's training rows"
-    assert found.groups["all"].training_mean["traits"]["loudness"]["mae"] == pytest.approx(0.1)
-
-
-def test_failed_clips_are_counted_and_never_scored(tmp_path: Path) -> None:
-    manifest = texts(tmp_path)
+    bundle, manifest = write_tiny_bundle(tmp_path / "bundle"), texts(tmp_path)
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
-    broken = replace(manifest, clips=(Clip(id="broken", video=tmp_path / "broken.mp4"), *manifest.clips[1:]))
-    found = evaluated(write_tiny_bundle(tmp_path / "bundle"), broken, out=tmp_path)
-    assert found.groups["all"].model["traits"]["brightness"]["unscored"] == 1
-    assert found.groups["with text"].clips == 2 and "1 clips failed" in found.notes
+    clips = (*manifest.clips, Clip(id="broken", video=tmp_path / "broken.mp4"))
+    labels = np.vstack([manifest.labels, [[0.5, 0.5]]])
+    manifest = replace(manifest, clips=clips, labels=labels, splits=(None,) * 4)
+    found = evaluate(bundle, manifest, out=tmp_path / "out")
+    assert [rows.name for rows in found.rows] == ["all", "with text"] and found.rows[1].clips == 3
+    rows = found.rows[0].systems[0].table.traits
+    assert rows["brightness"].metrics["mae"].value == pytest.approx(0.02 / 3, abs=1e-6)
+    assert rows["loudness"].metrics["mae"].value == pytest.approx((0.01 + 0.27) / 2, abs=1e-6)
+    assert (rows["loudness"].n, rows["loudness"].unscored) == (2, 1)
+    assert found.kind == "bundle" and found.notes == [
+        "1 clips failed",
+        "Training mean and median are those of the evaluated rows themselves (a harder floor).",
+    ]
+    assert found.leakage is None and found.provenance["members"] == []
+    assert found.nuisances == [] and found.robustness.windows == []
+    card.check((tmp_path / "out" / "MODEL_CARD.md").read_text())
+    assert not (bundle / "evaluation.json").exists()
 
 
-def test_a_bundle_does_not_read_features_and_says_so(tmp_path: Path, kfold: tuple[Path, Manifest]) -> None:
-    bundle = write_tiny_bundle(tmp_path / "bundle")
-    manifest = texts(tmp_path)
-    given = replace(manifest.clips[0], features={"voice": "voice.npz#1"})
-    found = evaluated(bundle, replace(manifest, clips=(given, *manifest.clips[1:])), out=tmp_path / "out")
-    assert found.notes == ("feature_<stream> of 1 clips was not read: a bundle starts from media and text",)
-    only = tuple(Clip(id=clip.id, features={"voice": "voice.npz#1"}) for clip in manifest.clips)
-    with pytest.raises(ManifestError, match="no media or text; a bundle starts from media: evaluate the run"):
-        evaluated(bundle, replace(manifest, clips=only), out=tmp_path / "out")
+def test_intervals_of_a_bundle_are_its_own(tmp_path: Path) -> None:
+    """Half widths of .015 and .1; the others' are of sets that no row has."""
+    names = ("face", "voice", "text")
+    sets = [[s for s, bit in zip(names, f"{n:03b}", strict=True) if bit == "1"] for n in range(1, 8)]
+    calibration = {
+        "method": "split_conformal", "level": 0.8, "streams": list(names), "low": [0, 0], "high": [1, 1],
+        "sets": [
+            {"present": some, "half_width": [0.015, 0.1], "rows": [9, 9], "borrowed": [some == ["text"], False]}
+            for some in sets
+        ],
+    }  # fmt: skip
+    bundle = write_tiny_bundle(tmp_path / "bundle", calibration=calibration)
+    (found, text) = evaluate(bundle, texts(tmp_path), out=tmp_path / "out").intervals
+    assert (found.name, text.name, found.method, found.level, found.borrowed) == (
+        "all", "text", "split_conformal", 0.8, True,
+    )  # fmt: skip
+    bright, loud = found.traits["brightness"], found.traits["loudness"]
+    assert (bright.n, bright.coverage.value, bright.constant_width) == (3, 1.0, None)
+    assert (loud.n, loud.coverage.value) == (2, 0.5) and bright.width == pytest.approx((0.025 + 0.03 + 0.03) / 3)
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_a_bundle_on_the_table_that_it_was_made_from(tmp_path: Path, official: bool) -> None:
+    manifest = texts(tmp_path, "train", "test", "test")
+    known = {"data_sha256": digest(manifest)}
+    if official:
+        by = {"split": "official", "folds": 5, "by": "person", "seed": 0, "stratify": []}
+        known |= {"divided": {"by": by, "members": 1}}
+    found = evaluate(write_tiny_bundle(tmp_path / "bundle", provenance=known), manifest, out=tmp_path / "out")
+    assert found.leakage is not None
+    assert (found.leakage.trained_on, found.leakage.persons_shared) == ((0, 0) if official else (2, 2))
+    wanted = {} if official else {"trained_on_these_rows": "fail"}
+    leaks = {"trained_on_these_rows", "persons_shared", "persons_unknown", "leakage_unknown"}
+    assert {kind: level for kind, level in kinds(found).items() if kind in leaks} == wanted
 
 
 def test_a_bundle_wants_another_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"a bundle's files are sealed; name another folder for evaluation\.json"):
-        evaluated(write_tiny_bundle(tmp_path / "bundle"), texts(tmp_path))
+        evaluate(write_tiny_bundle(tmp_path / "bundle"), texts(tmp_path))
 
 
-def test_training_mean_leaves_unknown_labels_out() -> None:
-    np.testing.assert_array_equal(training_mean(np.array([[1.0, np.nan], [2.0, np.nan]])), [1.5, np.nan])
-    assert math.isnan(training_mean(np.zeros((0, 1)))[0])
+# ---------------------------------------------------------------------------------------------------- sensitivity
+
+
+def test_media_without_labels_show_what_disturbances_and_window_lengths_do(tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    for name in ("b", "a"):
+        clock.write(media / f"{name}.mp4", seconds=2.0, fps=5.0, size=(64, 48), rate=8000)
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    found = evaluate(bundle, media, out=tmp_path / "out", sensitivity=True)
+    assert [one.length_s for one in found.robustness.windows] == [1.0, 3.0, 5.0, 15.0]
+    assert {one.clips for one in found.robustness.windows} == {2}
+    touched = {one.name: one.clips for one in found.nuisances if one.stream == "voice"}
+    assert touched["loudness"] == 2 and {one.stream for one in found.nuisances} == {"face", "voice", "text"}
+    softer = next(one for one in found.nuisances if one.name == "loudness" and one.strength.startswith("-"))
+    assert (softer.traits["loudness"].mean or 0) < -0.02 and softer.traits["brightness"].mean == pytest.approx(0)
+    model = found.rows[0].systems[0].table
+    assert model.traits["loudness"].n == 0 and model.mean["mae"].value is None
+    assert {"leakage_unknown", "no_labels", "few_units"} == set(kinds(found))
+    card.check((tmp_path / "out" / "MODEL_CARD.md").read_text())
+    with pytest.raises(ManifestError):
+        evaluate(bundle, media, out=tmp_path / "out")
+
+
+def test_sensitivity_needs_media_and_a_bundle(planted: Planted, tmp_path: Path) -> None:
+    source, manifest, _, _ = planted
+    with pytest.raises(ConfigError, match="a run starts from features; export it and evaluate the bundle with --sens"):
+        evaluate(source, manifest, out=tmp_path / "none", sensitivity=True)
+    assert not (tmp_path / "none").exists()
+    bundle = write_tiny_bundle(tmp_path / "bundle")
+    found = evaluate(bundle, texts(tmp_path).folder, out=tmp_path / "out", sensitivity=True)
+    assert found.robustness.windows == []
+    assert {one.clips for one in found.nuisances if one.stream == "text"} == {3}
+    assert {one.clips for one in found.nuisances if one.stream != "text"} == {0}
