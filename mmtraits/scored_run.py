@@ -51,6 +51,9 @@ def score(folder: Path, manifest: Manifest, split: Split, device: str = "cpu") -
         raise ManifestError(f"{manifest.path}: none of its clips is in split {split!r} of {folder}")
     shape = manifest.labels.shape
     said = {streams: scores[rows] for streams, scores in _mean_of_members(spoken, shape).items()}
+    if not said:
+        streams = ", ".join(about["streams"])
+        raise ManifestError(f"{manifest.path}: none of the clips to score has any of the streams {streams} of {folder}")
     present = np.stack([_has(said, stream, len(rows)) for stream in about["streams"]], axis=1)
     known = [(member.fold.test, member.median) for member in spoken if member.median is not None]
     ends = bounds([member["transform"] for member in about["members"].values()])
