@@ -33,6 +33,7 @@ from mmtraits import (
 )
 from mmtraits import evaluation as types
 from mmtraits.config import RunConfig
+from mmtraits.data import leakage
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, MMTraitsError, joined
@@ -87,8 +88,7 @@ def compare(
                 plan.settings, resume=plan.folder.exists(), root=out / "runs", progress=progress, extracting=extracting
             )
     found = _side_by_side(plans, labelled, overrides)
-    leaks = {plan.settings.name: run.read_run(plan.folder).get("leakage") for plan in plans}
-    found = found.model_copy(update={"findings": side_findings.of(found, leaks)})
+    found = found.model_copy(update={"findings": side_findings.of(found, _persons_shared(plans[0], labelled))})
     out.mkdir(parents=True, exist_ok=True)
     report.write_atomic(out / "comparison.json", types.to_json(found))
     report.write_comparison(out / "report.html", found)
@@ -186,6 +186,15 @@ def _protocol(settings: RunConfig) -> dict[str, Any]:
 
 def _divided(members: Sequence[Mapping[str, Sequence[str]]]) -> Divided:
     return frozenset(tuple(sorted((split, frozenset(ids)) for split, ids in one.items())) for one in members)
+
+
+def _persons_shared(plan: _Planned, manifest: Manifest) -> int | None:
+    """Persons in training and outside of it; all systems have the same rows."""
+    row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
+    members = [
+        {split: np.array([row_of[clip] for clip in ids], np.int64) for split, ids in member} for member in plan.divided
+    ]
+    return leakage.between(manifest, members)[0]
 
 
 def _finished(folder: Path) -> bool:

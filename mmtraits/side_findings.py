@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from mmtraits.evaluation import Difference, Finding
 from mmtraits.side_by_side import Pair, Side, SideBySide
@@ -12,27 +11,22 @@ from mmtraits.views import METRICS, by_level, label, number, p_value, verdict
 FEW_UNITS = 50
 
 
-def of(found: SideBySide, leaks: Mapping[str, Mapping[str, Any] | None]) -> list[Finding]:
-    """The worst first. leaks: per system what its run.json says of persons in training and outside of it."""
-    every = [
-        *_leaks(leaks),
-        *_rows(found),
-        *_seeds(found.systems),
-        *_floors(found),
-        *_pairs(found),
-    ]
+def of(found: SideBySide, persons_shared: int | None) -> list[Finding]:
+    """The worst first. persons_shared: in training and outside of it, the same for all; None: persons have no names."""
+    every = [*_leaks(persons_shared), *_rows(found), *_seeds(found.systems), *_floors(found), *_pairs(found)]
     return by_level(every)
 
 
-def _leaks(leaks: Mapping[str, Mapping[str, Any] | None]) -> Iterator[Finding]:
-    for name, leak in leaks.items():
-        persons = None if leak is None else leak.get("persons_shared")
-        if persons is None:
-            text = f"{name}: whether training and the compared rows share persons is unknown."
-            yield Finding(level="warn", kind="persons_unknown", text=text)
-        elif persons:
-            text = f"{name}: {persons} persons of the compared rows are also in training, which flatters every figure."
-            yield Finding(level="warn", kind="persons_shared", text=text)
+def _leaks(persons: int | None) -> Iterator[Finding]:
+    if persons is None:
+        text = "No clip names its person: whether training and the compared rows share persons cannot be checked."
+        yield Finding(level="warn", kind="persons_unknown", text=text)
+    elif persons:
+        text = (
+            f"{persons} persons are in training and outside of it: the figures count recognising a person as reading "
+            "an impression, for some systems more than for others."
+        )
+        yield Finding(level="warn", kind="persons_shared", text=text)
 
 
 def _rows(found: SideBySide) -> Iterator[Finding]:

@@ -202,9 +202,7 @@ def pair_forests(found: SideBySide) -> list[Markup]:
     rows: dict[str, list[plots.Dot]] = {}
     for pair in found.pairs:
         mean = Estimate(value=pair.mean.value, lower=pair.mean.lower, upper=pair.mean.upper)
-        rows.setdefault(pair.metric, []).append(
-            _dot(f"{pair.first} − {pair.second}", mean, "disc", METRICS[pair.metric].digits)
-        )
+        rows.setdefault(pair.metric, []).append(_dot(f"{pair.first} − {pair.second}", mean, "disc", 4))
     return [
         plots.forest(f"{METRICS[metric].label}: difference, mean over traits", dots, x="first − second")
         for metric, dots in rows.items()

@@ -112,6 +112,8 @@ def test_floors_are_constants_of_training_rows(made: tuple[Path, SideBySide]) ->
             known = rows[np.isfinite(manifest.labels[rows, k])]
             wanted = metrics.mae(manifest.labels[known, k], values[known, k])
             assert floor.table.traits[trait].metrics["mae"].value == pytest.approx(wanted, abs=1e-9)
+            median = metrics.mae(manifest.labels[known, k], constant[1][known, k])
+            assert floor.table.traits[trait].metrics["skill"].value == pytest.approx(1 - wanted / median, abs=1e-9)
 
 
 def test_seeds_are_judged_alone(made: tuple[Path, SideBySide]) -> None:
@@ -150,6 +152,10 @@ def test_finished_runs_are_taken_as_they_are_and_unfinished_ones_resumed(work: P
     found, before = again(work), weights(work)
     text = (work / "out" / "comparison.json").read_text()
     assert len(before) == 9 and weights(work) == before
+    hidden = (work / "corpus" / "a.npz").rename(work / "hidden.npz")  # nothing is extracted again
+    shutil.rmtree(work / "corpus" / "cache", ignore_errors=True)
+    assert again(work) == found
+    hidden.rename(work / "corpus" / "a.npz")
     lost = work / "out" / "runs" / "half" / "fold1"
     shutil.rmtree(lost)
     assert again(work) == found
@@ -163,6 +169,16 @@ def test_a_finished_run_folder_stands_beside_a_config(work: Path) -> None:
     assert [side.name for side in found.systems] == ["half", "both"]
     assert not (work / "out" / "runs" / "half").exists()
     assert found.notes[-1] == f"data.batch_size=32: not applied to {work / 'elsewhere'}, trained before."
+
+
+def test_persons_on_both_sides_are_refused_or_told(work: Path) -> None:
+    """Every person has two clips, which a split by clip divides."""
+    sources = [write_config(work, name, protocol={"split": "kfold", "folds": 3, "by": "id"}) for name in ("one", "two")]
+    refused(work, *sources, match="persons of .* both in training and in validation or test")
+    found = again(work, *sources, overrides=["protocol.allow_leakage=true", "trainer.max_epochs=1"])
+    (told,) = [one for one in found.findings if one.kind == "persons_shared"]
+    shared = run.read_run(work / "out" / "runs" / "one")["leakage"]["persons_shared"]
+    assert shared > 0 and told.text.startswith(f"{shared} persons are in training and outside of it")
 
 
 def test_overrides_are_for_all(work: Path) -> None:
@@ -269,7 +285,7 @@ def test_holm_is_over_pairs_and_traits_within_a_metric() -> None:
 
 
 def findings(found: SideBySide, persons: int | None = 0) -> dict[str, list[str]]:
-    every = side_findings.of(found, {side.name: {"persons_shared": persons} for side in found.systems})
+    every = side_findings.of(found, persons)
     return {kind: [one.text for one in every if one.kind == kind] for kind in dict.fromkeys(one.kind for one in every)}
 
 
@@ -303,8 +319,8 @@ def test_what_is_not_alike_is_told(made: tuple[Path, SideBySide]) -> None:
     ]
     assert told["unscored"] == ["Clips without a score: 24 by half. They are left out for every system."]
     assert not {"persons_shared", "persons_unknown", "few_units"} & set(told)
-    assert len(findings(made[1], 3)["persons_shared"]) == 2
-    assert len(findings(made[1], None)["persons_unknown"]) == 2
+    assert findings(made[1], 3)["persons_shared"][0].startswith("3 persons are in training and outside of it")
+    assert len(findings(made[1], None)["persons_unknown"]) == 1
     few = made[1].model_copy(update={"units": 49})
     assert findings(few)["few_units"][0].startswith("49 clips of ")
 
