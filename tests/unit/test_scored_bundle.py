@@ -52,6 +52,8 @@ def test_every_set_of_streams_speaks_of_the_rows_that_have_it(tmp_path: Path) ->
         np.testing.assert_allclose(scores, wanted.get(some, [nothing] * 3), atol=2e-3)
     np.testing.assert_allclose(found.scores, [wanted[TEXT | VOICE][0], wanted[TEXT][1], wanted[VOICE][2]], atol=2e-3)
     np.testing.assert_array_equal([found.low, found.high], [[0, 0], [1, 1]])
+    alone = replace(manifest, clips=(mute,), labels=LABELS[:1], splits=(None,))
+    assert scored_bundle.score(tmp_path / "bundle", alone, "test").present.tolist() == [[False, True, False]]
     assert found.calibration is None and found.notes == [] and found.seeds == {}
     assert found.protocol == "all rows of the manifest, 3 clips in all."
 
@@ -160,16 +162,15 @@ def test_rows_of_all_folds_or_of_one(tmp_path: Path) -> None:
 
 
 def test_windows_of_other_lengths_and_back(tmp_path: Path) -> None:
-    """One second of sound and two of nearly none: the last window of two seconds overlaps the first one."""
+    """One second of sound and three of nearly none; windows follow each other, the last one ends with the clip."""
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(np.repeat(np.array([8192, 328, 328], np.int16), 8000).tobytes())
+        file.writeframes(np.repeat(np.array([8192, 328, 328, 328], np.int16), 8000).tobytes())
     predictor = Predictor(write_tiny_bundle(tmp_path / "bundle"))
     clips = [Clip(id="a", audio=tmp_path / "a.wav"), Clip(id="words", text="hello world")]
-    found = scored_bundle.by_window_length(predictor, clips, (1.0, 2.0))
-    assert list(found) == [1.0, 2.0]
-    np.testing.assert_allclose(found[1.0], [[0.0, 0.09], [0.02, 0.02]], atol=1e-3)
-    np.testing.assert_allclose(found[2.0], [[0.0, 0.07], [0.02, 0.02]], atol=1e-3)
+    found = scored_bundle.by_window_length(predictor, clips, (1.0, 2.0, 3.0))
+    for (length_s, scores), loudness in zip(found.items(), (0.07, 0.07, 0.05), strict=True):
+        np.testing.assert_allclose(scores, [[0.0, loudness], [0.02, 0.02]], atol=1e-3, err_msg=f"{length_s} s")
     assert predictor.windowing == Windowing(length_s=2.0, hop_s=2.0)
     with pytest.raises(TypeError):
         scored_bundle.by_window_length(predictor, None, (1.0,))  # type: ignore[arg-type]

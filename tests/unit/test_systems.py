@@ -145,11 +145,13 @@ def test_seeds_stand_for_themselves() -> None:
     assert [one.name for one in seeds] == ["seed 0", "seed 1"]
     for one, shift in zip(seeds, (-0.1, 0.1), strict=True):
         wanted = np.abs(SAID[TEST] + shift - LABELS[TEST]).mean()
-        assert one.table.mean["mae"].value == pytest.approx(wanted)
+        assert one.table.mean["mae"].value == pytest.approx(wanted) and one.table.mean["mae"].lower is not None
+        assert one.table.mean["spearman"].value is not None and one.table.mean["spearman"].lower is None
 
 
 def test_a_model_that_scores_nothing_stands_alone() -> None:
-    found = row_sets(scored({"a": absent(*range(20))}, status=("failed",) * 20))["all"]
+    nothing = absent(*range(20))
+    found = row_sets(scored({"a": nothing, "b": nothing}, status=("failed",) * 20))["all"]
     model = found.systems[0].table
     assert model.traits["calm"].n == 0 and model.traits["calm"].unscored == 20 and model.mean["mae"].value is None
     assert [system.name for system in found.systems] == ["model", "training mean", "training median"]
