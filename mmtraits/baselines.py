@@ -23,6 +23,7 @@ Matrix = NDArray[np.float64]
 # (rows to fit on, rows to score, traits (k,) that all rows to fit on have labels of) -> scores (rows to score, k)
 Fit = Callable[[Rows, Rows, NDArray[np.intp]], Matrix]
 
+TOGETHER = " + "  # between the streams that a floor sees
 LENGTH = "length"  # of the transcript; stands beside the streams
 FEWEST_ROWS = 5  # with a label; a regression on fewer says nothing
 FEWEST_ROWS_FOR_TREES = 100
@@ -79,15 +80,16 @@ def ladder(corpus: Corpus, folds: Sequence[Fold], *, among: NDArray[np.bool_] | 
     """Every floor that these rows allow, by name, the plainest first: fitted on each fold's train, scored on its test.
 
     A row that several folds test gets the mean of its scores; scores are clipped to the schema's bounds. `among` (N,):
-    only the floors that see content, fitted on these rows of train alone, with " (these rows)" behind their names;
-    those that this leaves as they were are left out. Raises ValueError where the parts of the corpus differ in length.
+    only the floors that see one stream, or the words, fitted on these rows of train alone, with " (these rows)" behind
+    their names; those that this leaves as they were are left out. Raises ValueError where the parts of the corpus
+    differ in length.
     """
     _check(corpus, among)
     folds = [_ordered(fold, corpus.ids) for fold in folds]
     found = {}
     for name, rung in _rungs(corpus, folds):
         if among is not None:
-            if not rung.content or _unchanged(rung.usable, among, folds):
+            if not rung.content or TOGETHER in name or _unchanged(rung.usable, among, folds):
                 continue
             name, rung = f"{name} (these rows)", replace(rung, among=among)
         floor = _climb(corpus, folds, rung)
@@ -219,7 +221,7 @@ def _stream_rungs(corpus: Corpus, every: NDArray[np.bool_]) -> Iterator[tuple[st
     for name, values in corpus.features.items():
         if values.shape[1] <= WIDEST_FOR_TREES:
             inputs = [values, streams[LENGTH]] if name != LENGTH and LENGTH in streams else [values]
-            title = " + ".join([name, LENGTH][: len(inputs)])
+            title = TOGETHER.join([name, LENGTH][: len(inputs)])
             rung = partial(_Rung, about=f"sees {title}: gradient-boosted trees", fit=partial(_trees_fit, y, inputs))
             yield f"boosted trees: {title}", rung(usable=present[name], among=every, fewest=FEWEST_ROWS_FOR_TREES)
 

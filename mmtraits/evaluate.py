@@ -75,6 +75,8 @@ def evaluate(
     said = _read(source, labelled, split, device)
     counted = units.of(labelled, said.rows)
     found = _judged(source, labelled, split, said, counted)
+    notes = [*found.notes, *_unmeasured(is_run=found.kind == "run", sensitivity=sensitivity)]
+    found = found.model_copy(update={"notes": notes})
     found = found.model_copy(update=_of_people(labelled, said, counted))
     if sensitivity:
         found = found.model_copy(update=_sensitive(source, labelled, said, found.robustness, device))
@@ -130,17 +132,17 @@ def _judged(source: Path, manifest: Manifest, split: Split, said: Scored, counte
         ),
         leakage=_leakage(said, manifest, is_run=is_run),
         resamples=RESAMPLES,
-        notes=[*said.notes, f"Training mean and median are those of {said.floor_of}.", *_unmeasured(is_run)],
+        notes=[*said.notes, f"Training mean and median are those of {said.floor_of}."],
         provenance=_provenance(source, said, manifest),
     )
 
 
-def _unmeasured(is_run: bool) -> list[str]:
+def _unmeasured(*, is_run: bool, sensitivity: bool) -> list[str]:
     if is_run:
         return [
             "Window lengths and disturbed media need a bundle: export the run, then evaluate it with --sensitivity."
         ]
-    return []
+    return [] if sensitivity else ["Window lengths and disturbed media are measured with --sensitivity."]
 
 
 def _pictures(counted: Units, scores: Scores, traits: Sequence[str]) -> dict[str, Picture]:

@@ -6,6 +6,8 @@ Rows are judged in sets: all, and those that have a stream which others lack.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,6 +23,7 @@ from mmtraits.scored import Scored, Scores
 from mmtraits.units import Units
 
 RESAMPLES = {"sums": 10_000, "ranks": 500}
+MINORITY = 0.5  # share of the rows under which a set has floors of its own
 COVERS = 0.95  # share of the model's units that a system must score to stand beside it
 MODEL, MEAN, MEDIAN, WITH = "model", "training mean", "training median", "with "
 ORDERS = ("pearson", "spearman", "c_index")  # a constant has none; several folds' constants would seem to have one
@@ -36,13 +39,28 @@ class _Entry(NamedTuple):
 
 def row_sets(source: Path, said: Scored, counted: Units, manifest: Manifest, *, is_run: bool) -> list[RowSet]:
     """Every set of rows with all that scores it, the model first."""
-    floors = _floors(source, manifest, said, is_run=is_run)
     found = []
-    for name, keep in _sets(said).items():
-        here = counted.any(keep)
-        entries = _entries(said, counted, floors[name], here)
-        found.append(_row_set(name, entries, said, counted, here, manifest))
+    with _one_thread():
+        floors = _floors(source, manifest, said, is_run=is_run)
+        for name, keep in _sets(said).items():
+            here = counted.any(keep)
+            entries = _entries(said, counted, floors[name], here)
+            found.append(_row_set(name, entries, said, counted, here, manifest))
     return found
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Small regressions on several threads take longer than on one, and many times longer on a busy machine."""
+    if not _installed("threadpoolctl"):
+        return nullcontext()
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(limits=1)
+    return limits
+
+
+def _installed(library: str) -> bool:
+    return find_spec(library) is not None
 
 
 def _sets(said: Scored) -> dict[str, NDArray[np.bool_]]:
@@ -56,20 +74,20 @@ def _sets(said: Scored) -> dict[str, NDArray[np.bool_]]:
 
 
 def _floors(source: Path, manifest: Manifest, said: Scored, *, is_run: bool) -> dict[str, dict[str, Floor]]:
-    """The ladder per set of rows; a floor fitted on a set's own rows is in that set alone."""
+    """The ladder per set of rows. A small set may differ from the others: floors are also fitted on its rows alone."""
     constant = {MEAN: Floor(about=f"the mean of {said.floor_of}", scores=_filled(said, manifest, said.mean))}
     if said.median is not None:
         median = _filled(said, manifest, said.median)
         constant[MEDIAN] = Floor(about=f"the median of {said.floor_of}", scores=median)
-    if not said.folds:
+    if not (said.folds and _installed("sklearn")):  # a bundle may be evaluated where only the runtime is installed
         return {name: constant for name in _sets(said)}
     corpus = _corpus(source, manifest, is_run=is_run)
     ladder = constant | baselines.ladder(corpus, said.folds) | constant
     found = {}
-    for name in _sets(said):
+    for name, keep in _sets(said).items():
         vectors = corpus.features.get(name.removeprefix(WITH))
         found[name] = ladder
-        if vectors is not None:
+        if vectors is not None and keep.mean() < MINORITY:
             among = np.asarray(np.isfinite(vectors).all(axis=1))
             found[name] = ladder | baselines.ladder(corpus, said.folds, among=among)
     return found

@@ -370,7 +370,7 @@ def test_length_is_words_and_their_logarithm() -> None:
 # ---------------------------------------------------------------------------------------------------- among, order
 
 
-def test_among_fits_content_on_these_rows_and_leaves_out_what_stays() -> None:
+def test_among_fits_single_inputs_on_these_rows_and_leaves_out_what_stays() -> None:
     x, y = planted(80, 4, seed=11)
     voice, text = x[:, :2].copy(), x[:, 2:]
     voice[40:60] = NAN
@@ -383,7 +383,6 @@ def test_among_fits_content_on_these_rows_and_leaves_out_what_stays() -> None:
         "TF-IDF ridge (these rows)",
         "ridge: length (these rows)",
         "ridge: text (these rows)",
-        "ridge: text + length (these rows)",
     ]
     alone = ladder(corpus(y, features={"text": text}), [fold(range(40), range(60, 80))])["ridge: text"]
     np.testing.assert_allclose(found["ridge: text (these rows)"].scores, alone.scores)

@@ -13,7 +13,7 @@ from tiny_bundle import SCHEMA as TINY
 from tiny_bundle import write_tiny_bundle
 from tiny_run import SCHEMA, corpus, saying, trained
 
-from mmtraits import calibrate, card, evaluation, metrics, run
+from mmtraits import calibrate, card, evaluation, metrics, robustness, run, scored_run
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, ManifestError
@@ -82,13 +82,14 @@ def test_intervals_of_a_run_are_calibrated_on_other_persons(planted: Planted) ->
     assert [(one.name, one.traits["open"].n) for one in found.interval_groups] == [("town = york", 32)] * 2
     (audit,) = found.audits
     assert [(group.values["town"], group.suppressed) for group in audit.groups] == [("bath", True), ("york", False)]
+    assert (audit.groups[1].failed_rate, audit.groups[1].degraded_rate) == (0.0, 0.5)
     assert audit.groups[1].traits["open"].coverage == pytest.approx(
         found.interval_groups[0].traits["open"].coverage.value
     )
 
 
 def test_what_missing_streams_cost_and_how_alike_a_persons_clips_are(planted: Planted) -> None:
-    _, manifest, said, found = planted
+    source, manifest, said, found = planted
     assert [(one.streams, one.clips) for one in found.robustness.subsets] == [
         (["a"], 39),
         (["b"], 19),
@@ -97,8 +98,12 @@ def test_what_missing_streams_cost_and_how_alike_a_persons_clips_are(planted: Pl
     rows = np.arange(1, 39, 2)
     shifted = metrics.table(manifest.labels[rows], said[rows] + 0.05, [manifest.clips[row].id for row in rows], SCHEMA)
     assert found.robustness.subsets[1].mean["mae"].value == pytest.approx(shifted["mean"]["mae"])
+    out = scored_run.score(source, manifest, "test")
+    ids = [clip.id for clip in manifest.clips]
+    assert found.robustness == robustness.measure(
+        out.by_streams, out.mean, manifest.labels, ids, SCHEMA, streams=("a", "b")
+    )
     assert len(found.robustness.drop_curve) == 8 and set(found.robustness.shapley) == {"a", "b"}
-    assert sum(found.robustness.shapley.values()) == pytest.approx(1)
     persons = [str(clip.person) for clip in manifest.clips]
     wanted = metrics.icc1(np.append(said[:-1, 1], np.nan), persons)
     assert found.reliability["open"].icc_scores == pytest.approx(wanted)
@@ -226,6 +231,7 @@ def test_a_bundle_scores_what_the_manifest_names(tmp_path: Path) -> None:
     assert found.kind == "bundle" and found.notes == [
         "1 clips failed",
         "Training mean and median are those of the evaluated rows themselves (a harder floor).",
+        "Window lengths and disturbed media are measured with --sensitivity.",
     ]
     assert found.leakage is None and found.provenance["members"] == []
     assert found.nuisances == [] and found.robustness.windows == []
@@ -257,12 +263,12 @@ def test_intervals_of_a_bundle_are_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("official", [True, False])
 def test_a_bundle_on_the_table_that_it_was_made_from(tmp_path: Path, official: bool) -> None:
     manifest = texts(tmp_path, "train", "test", "test")
-    known = {"data_sha256": digest(manifest)}
+    known = {"data_sha256": digest(manifest), "leakage": {"persons_shared": 2, "clips_shared": 2, "allowed": official}}
     if official:
         by = {"split": "official", "folds": 5, "by": "person", "seed": 0, "stratify": []}
         known |= {"divided": {"by": by, "members": 1}}
     found = evaluate(write_tiny_bundle(tmp_path / "bundle", provenance=known), manifest, out=tmp_path / "out")
-    assert found.leakage is not None
+    assert found.leakage is not None and found.leakage.allowed == official
     assert (found.leakage.trained_on, found.leakage.persons_shared) == ((0, 0) if official else (2, 2))
     wanted = {} if official else {"trained_on_these_rows": "fail"}
     leaks = {"trained_on_these_rows", "persons_shared", "persons_unknown", "leakage_unknown"}

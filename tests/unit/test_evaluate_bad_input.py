@@ -182,10 +182,12 @@ def test_flipped_labels_are_found_and_named(tmp_path: Path) -> None:
     source = saying(tmp_path / "run", manifest, near(manifest))
     labels = manifest.labels.copy()
     labels[:, 1] = 1 - labels[:, 1]
-    found = evaluate(source, replace(manifest, labels=labels), out=tmp_path)
+    nameless = tuple(replace(clip, person=None) for clip in manifest.clips)
+    found = evaluate(source, replace(manifest, labels=labels, clips=nameless), out=tmp_path)
     ((level, text),) = texts_of(found, "label_flip")
     assert level == "fail" and text.startswith("Open: scores and labels run against each other (r -0.")
-    assert found.findings[0].kind == "label_flip"  # the worst comes first
+    assert found.findings[0].kind == "label_flip"  # the worst comes first, here before unnamed persons
+    assert found.findings[1].kind == "persons_unknown"
     assert [text.split(":")[0] for _, text in texts_of(found, "no_skill")] == ["Open"]
     where = [text.split(":")[0] for _, text in texts_of(found, "floor_not_beaten")]
     assert where == ["all rows", "rows with b"]
