@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -76,6 +76,43 @@ def test_a_row_keeps_one_stream_however_many_are_dropped(monkeypatch: pytest.Mon
     assert last.mean["ccc"].value is not None  # no row lost its score: CCC would be null or of fewer rows
     alone = [metrics.table(labels, by_streams[frozenset([s])], ids, SCHEMA)["mean"]["one_minus_mae"] for s in STREAMS]
     assert min(alone) < last.mean["one_minus_mae"].value < max(alone)
+
+
+def test_of_the_streams_that_a_row_has_one_is_kept() -> None:
+    absent = {"face": np.arange(N) % 2 == 0, "text": np.arange(N) % 3 == 0}
+    by_streams, *_ = planted(absent)
+    present = np.stack([~absent["face"], np.ones(N, bool), ~absent["text"]], axis=1)
+    scores = robustness._dropped(by_streams, STREAMS, present, 0.999999, (0, 0))
+    alone = np.stack([by_streams[frozenset([stream])] for stream in STREAMS])
+    assert (scores == alone).any(axis=0).all()
+
+
+def test_draws_of_a_rate_are_averaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_streams, nothing, labels, ids = planted()
+    monkeypatch.setattr(robustness, "RATES", (0.5,))
+    (point,) = robustness.measure(by_streams, nothing, labels, ids, SCHEMA, streams=STREAMS).drop_curve
+    draws = [
+        robustness._dropped(by_streams, STREAMS, np.ones((N, 3), bool), 0.5, (0, n)) for n in range(robustness.DRAWS)
+    ]
+    values = [metrics.table(labels, scores, ids, SCHEMA)["mean"]["mae"] for scores in draws]
+    assert point.mean["mae"].value == pytest.approx(np.mean(values)) and np.std(values) > 0
+
+
+def test_shares_of_streams_that_need_each_other_equal_the_mean_over_all_orders() -> None:
+    """Shapley's definition: what a stream adds when it comes, over every order of coming."""
+    draw = np.random.default_rng(4)
+    by_streams = {some: draw.uniform(size=(N, 2)) for some in planted()[0]}
+    nothing, labels = np.full((N, 2), 0.5), draw.normal(size=(N, 2)) * [1.0, 9.0]
+    values = {frozenset[str](): nothing, **by_streams}
+    added = {stream: np.zeros((N, 2)) for stream in STREAMS}
+    for order in permutations(STREAMS):
+        for place, stream in enumerate(order):
+            before = frozenset(order[:place])
+            added[stream] += (values[before | {stream}] - values[before]) / 6
+    moved = {stream: np.sum(np.abs(added[stream]) / labels.std(axis=0)) for stream in STREAMS}
+    ids = [f"c{n:03d}" for n in range(N)]
+    shares = robustness.measure(by_streams, nothing, labels, ids, SCHEMA, streams=STREAMS).shapley
+    assert shares == pytest.approx({stream: moved[stream] / sum(moved.values()) for stream in STREAMS})
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
