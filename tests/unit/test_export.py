@@ -14,6 +14,7 @@ from mmtraits import config, graph
 from mmtraits import export as exporting
 from mmtraits import run as runs
 from mmtraits.data import manifest as manifests
+from mmtraits.data import splits
 from mmtraits.errors import BundleError, ConfigError
 from mmtraits.export import Facts, export, write_bundle
 from mmtraits.extract import Extraction
@@ -305,6 +306,9 @@ def test_what_a_bundle_remembers_of_its_training(run, of_run):
     assert provenance["data_sha256"] == digest(manifest)
     halves = [one["splits"]["train"] for one in runs.read_run(run)["members"].values()]
     row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
+    divided = provenance["divided"]
+    again = [splits.assign(manifest, member=n, **divided["by"])["train"] for n in range(divided["members"])]
+    assert [sorted(rows) for rows in again] == [sorted(row_of[clip] for clip in half) for half in halves]
     medians = [np.median(manifest.labels[[row_of[clip] for clip in half]], axis=0) for half in halves]
     np.testing.assert_allclose(provenance["training_labels"]["median"], np.mean(medians, axis=0))
 
