@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from mmtraits import (
     __version__,
-    calibrate,
     card,
     coverage,
     fairness,
@@ -40,7 +39,7 @@ from mmtraits.errors import ConfigError
 from mmtraits.evaluation import Coverage, Evaluation, Leakage, Picture, Robustness
 from mmtraits.runtime import read_bundle
 from mmtraits.schema import TraitSchema
-from mmtraits.scored import Scored, Scores, Split, digest
+from mmtraits.scored import Scored, Scores, Split, digest, to_calibrate
 from mmtraits.units import Units
 
 RESAMPLES = {**systems.RESAMPLES, "groups": 1_000}
@@ -215,12 +214,7 @@ def _intervals(said: Scored, manifest: Manifest) -> tuple[list[Coverage], list[C
     other persons.
     """
     clips = [manifest.clips[row] for row in said.rows]
-    rows = calibrate.Rows(
-        ids=[clip.id for clip in clips],
-        persons=[clip.person or f"clip {clip.id}" for clip in clips],
-        labels=manifest.labels[said.rows],
-        scores=said.by_streams,
-    )
+    rows = to_calibrate(said, manifest)
     groups = _attribute_groups([clip.attributes for clip in clips])
     traits = manifest.schema.trait_names
     if said.calibration is not None:

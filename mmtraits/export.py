@@ -36,7 +36,7 @@ from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
-from mmtraits.scored import Scored, digest, training_median
+from mmtraits.scored import Scored, digest, to_calibrate, training_median
 from mmtraits.unlike import Ranges
 
 
@@ -255,14 +255,7 @@ def _evaluation(run: Path, manifest: Manifest, *, tested: bool) -> Evaluation | 
 
 def _calibration(said: Scored, manifest: Manifest, method: Method) -> Calibration:
     """Of what members said of rows that they did not learn from."""
-    clips = [manifest.clips[row] for row in said.rows]
-    rows = calibrate.Rows(
-        ids=[clip.id for clip in clips],
-        persons=[clip.person or f"clip {clip.id}" for clip in clips],
-        labels=manifest.labels[said.rows],
-        scores=said.by_streams,
-    )
-    return calibrate.fit(said.streams, rows, low=said.low, high=said.high, method=method)
+    return calibrate.fit(said.streams, to_calibrate(said, manifest), low=said.low, high=said.high, method=method)
 
 
 def _training_labels(about: Mapping[str, Any], manifest: Manifest) -> dict[str, list[float]]:

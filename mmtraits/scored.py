@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits.baselines import Fold
-from mmtraits.calibrate import Calibration
+from mmtraits.calibrate import Calibration, Rows
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError
 from mmtraits.schema import TraitSchema
@@ -62,6 +62,17 @@ def largest(by_streams: Mapping[Streams, Scores]) -> Scores:
     for streams in sorted(by_streams, key=len):  # smallest first: what stays is the largest set
         best = np.where(np.isnan(by_streams[streams]), best, by_streams[streams])
     return best
+
+
+def to_calibrate(said: Scored, manifest: Manifest) -> Rows:
+    """The same rows as calibration wants them."""
+    clips = [manifest.clips[row] for row in said.rows]
+    return Rows(
+        ids=[clip.id for clip in clips],
+        persons=[clip.person or f"clip {clip.id}" for clip in clips],
+        labels=manifest.labels[said.rows],
+        scores=said.by_streams,
+    )
 
 
 def training_median(labels: NDArray[np.float64]) -> NDArray[np.float64]:

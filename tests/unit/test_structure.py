@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "card": {"errors", "schema", "report", "evaluation", "views"},
     "systems": {"baselines", "bootstrap", "data", "evaluation", "scored", "scored_run", "units"},
     "evaluate": {
-        "calibrate", "card", "coverage", "data", "errors", "evaluation", "fairness", "findings", "group_findings",
+        "card", "coverage", "data", "errors", "evaluation", "fairness", "findings", "group_findings",
         "metrics", "nuisance", "report", "robustness", "runtime", "schema", "scored", "scored_bundle", "scored_run",
         "systems", "units",
     },
