@@ -70,8 +70,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "systems", "units",
     },
     "compare": {
-        "bootstrap", "config", "data", "errors", "evaluate", "evaluation", "extract", "metrics", "parts", "report", "run",
-        "schema", "scored", "scored_run", "side_by_side", "side_findings", "systems", "train", "units", "views",
+        "bootstrap", "config", "data", "errors", "evaluate", "evaluation", "extract", "metrics", "parts", "report",
+        "run", "schema", "scored", "scored_run", "side_by_side", "side_findings", "systems", "train", "units", "views",
     },
     "graph": {"errors", "layers", "media", "model", "runtime", "schema", "tokens", "unlike"},
     "export": {
