@@ -114,6 +114,7 @@ def _judged(source: Path, manifest: Manifest, split: Split, said: Scored, counte
     """Everything that follows from labels, scores and floors."""
     is_run = not (source / "bundle.json").is_file()
     by_streams = {some: counted.mean(scores) for some, scores in said.by_streams.items()}
+    labelled = bool(np.isfinite(counted.labels).any())  # a folder of media has no labels: nothing is judged
     return Evaluation(
         name=str(said.about["name"]),
         source=str(source),
@@ -124,8 +125,8 @@ def _judged(source: Path, manifest: Manifest, split: Split, said: Scored, counte
         unit=manifest.schema.rated,
         protocol=said.protocol,
         streams=list(said.streams),
-        rows=systems.row_sets(source, said, counted, manifest, is_run=is_run),
-        pictures=_pictures(counted, counted.mean(said.scores), manifest.schema.trait_names),
+        rows=systems.row_sets(source, said, counted, manifest, is_run=is_run) if labelled else [],
+        pictures=_pictures(counted, counted.mean(said.scores), manifest.schema.trait_names) if labelled else {},
         robustness=robustness.measure(
             by_streams, counted.mean(said.mean), counted.labels, counted.ids, manifest.schema, streams=said.streams
         ),
@@ -208,13 +209,15 @@ def _of_people(manifest: Manifest, said: Scored, counted: Units) -> dict[str, An
 
 
 def _intervals(said: Scored, manifest: Manifest) -> tuple[list[Coverage], list[Coverage], Scores | None, Scores | None]:
-    """Coverage by set of streams and by group, and the interval of every row (n, K).
+    """Coverage by set of streams and by group, and the interval of every row (n, K). Nothing without labels.
 
     Always of clips, which is what an interval is given to. A bundle brings its own; a run's are calibrated here on
     other persons.
     """
     clips = [manifest.clips[row] for row in said.rows]
     rows = to_calibrate(said, manifest)
+    if not np.isfinite(rows.labels).any():
+        return [], [], None, None
     groups = _attribute_groups([clip.attributes for clip in clips])
     traits = manifest.schema.trait_names
     if said.calibration is not None:

@@ -18,6 +18,8 @@ REVERSED_R = -0.15
 
 def of(found: Evaluation) -> list[Finding]:
     """Findings on the whole evaluation, on its first set of rows, and of floors on every set."""
+    if not found.rows:
+        return [Finding(level="warn", kind="no_labels", text="No clip here has a label: nothing is judged.")]
     rows = found.rows[0]
     return [
         *_leaks(found),
