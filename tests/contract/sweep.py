@@ -1,4 +1,4 @@
-"""Every encoder, fusion and head file with small options, and inputs for it. A new file is swept with its defaults."""
+"""Every encoder, fusion and head file with small options, and inputs for it. A new file is swept with its `TINY`."""
 
 from __future__ import annotations
 
@@ -77,10 +77,14 @@ SMALL: dict[tuple[str, str], list[tuple[Mapping[str, Any], Callable[[Path], Mapp
 
 
 def cases(folder: parts.Folder) -> list[Case]:
-    """At least one case of every file in the folder."""
-    return [
-        Case(folder, name, *rest) for name in parts.names(folder) for rest in SMALL.get((folder, name), [({}, None)])
-    ]
+    """At least one case of every file in the folder: its entries above, or its own `TINY`, or its defaults."""
+    return [Case(folder, name, *rest) for name in parts.names(folder) for rest in _small(folder, name)]
+
+
+def _small(folder: parts.Folder, name: str) -> list[Any]:
+    if (folder, name) in SMALL:
+        return SMALL[folder, name]
+    return [(options, None) for options in getattr(parts.module(folder, name), "TINY", ({},))]
 
 
 # ---------------------------------------------------------------------------------------------------------- input
