@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
 from mmtraits.errors import MediaError
-from mmtraits.media import transcript
+from mmtraits.media import features, transcript
 from mmtraits.media.assemble import Assembler, Window
 from mmtraits.media.audio import QUIET_DBFS
 from mmtraits.media.probe import AUDIO_SUFFIXES, Media, opened
@@ -22,7 +23,7 @@ from mmtraits.media.sampling import windows
 from mmtraits.media.text import Tokenizer
 from mmtraits.media.transcript import Utterance
 from mmtraits.media.video import Backend, Health, Picture, Sound, read
-from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, TextSpec, WaveSpec, Windowing, join_reasons
+from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, TextSpec, VectorSpec, WaveSpec, Windowing, join_reasons
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def load(
     Never raises for what a file contains: `reasons` say it, and what could be decoded is kept. Sound is taken from
     clip.audio, else from the video; text from clip.text, else from the transcript, cut to the window where it is timed.
     `root`: the folder in which relative tokenizer paths lie. clip.features is not read here. Raises BundleError or
-    ConfigError for a tokenizer that is not there.
+    ConfigError for a tokenizer that is not there, ConfigError for a producer of vectors that is not.
     """
     report = _Report(math.nan, set(), {})
     found = tuple(_stream(clip, specs, windowing, backend, root, report))
@@ -107,13 +108,17 @@ def _stream(
     report: _Report,
 ) -> Iterator[Window]:
     """Yield the windows in order, each when it is complete; fills the report on the way."""
-    utterances = _utterances(clip, report)
+    turns = _turns(clip, report)
+    utterances = _own(clip, turns)
     with ExitStack() as stack:
         video, audio = (_open(path, stack, report) for path in (clip.video, clip.audio))
         if video is None and audio is None and not utterances:
             report.reasons |= set() if report.reasons else {"no_modality"}
         spans = _spans(clip, windowing, video or audio, utterances, report)
-        ready = [_text(specs, utterances, span, root, report) for span in spans]
+        sources = [
+            features.Source(clip=clip, turns=turns, said=_said_in(utterances, span), span_s=span) for span in spans
+        ]
+        ready = [_text(specs, source, root, report) | _produced(specs, source) for source in sources]
         sound = audio or (video if clip.audio is None else None)
         _fill_absent(ready, specs, has_video=_has_video(video), has_sound=sound is not None and sound.info.has_audio)
         assembler = Assembler(specs, spans, ready)
@@ -183,39 +188,47 @@ def _fill_absent(
 # ---------------------------------------------------------------------------------------------------- text
 
 
-def _utterances(clip: Clip, report: _Report) -> list[Utterance]:
-    """What is said in the clip, by the scored speaker where speakers are told apart."""
+def _turns(clip: Clip, report: _Report) -> list[Utterance]:
+    """What everybody says in the clip."""
     if clip.text is not None:
         return [Utterance(None, None, None, clip.text)] if clip.text.strip() else []
     if clip.transcript is None:
         return []
     try:
-        utterances = transcript.read(clip.transcript)
+        return transcript.read(clip.transcript)
     except MediaError as error:
         report.reasons.add(error.reason)
         report.details["transcript_error"] = str(error)
         return []
-    if clip.speaker is not None and any(utterance.speaker for utterance in utterances):
-        return [utterance for utterance in utterances if utterance.speaker == clip.speaker]
-    return utterances
+
+
+def _own(clip: Clip, turns: list[Utterance]) -> list[Utterance]:
+    """What the scored speaker says, where speakers are told apart."""
+    if clip.speaker is not None and any(utterance.speaker for utterance in turns):
+        return [utterance for utterance in turns if utterance.speaker == clip.speaker]
+    return turns
 
 
 def _text(
-    specs: Mapping[str, InputSpec],
-    utterances: list[Utterance],
-    span: tuple[float, float],
-    root: Path | None,
-    report: _Report,
+    specs: Mapping[str, InputSpec], source: features.Source, root: Path | None, report: _Report
 ) -> dict[str, Raw]:
     """The token ids of one window, for every text stream."""
-    text = " ".join(utterance.text for utterance in _said_in(utterances, span))
     found = {}
     for name, spec in specs.items():
         if isinstance(spec, TextSpec):
-            ids, truncated = _tokenizer(spec, root).encode(text)
+            ids, truncated = _tokenizer(spec, root).encode(source.text)
             found[name] = Raw(ids, np.ones(len(ids), np.bool_))
             report.reasons |= {"text_truncated"} if truncated else set()
     return found
+
+
+def _produced(specs: Mapping[str, InputSpec], source: features.Source) -> dict[str, Raw]:
+    """The vectors of one window, for every stream that names a producer."""
+    return {name: features.produce(spec, source) for name, spec in specs.items() if _has_producer(spec)}
+
+
+def _has_producer(spec: InputSpec) -> TypeGuard[VectorSpec]:
+    return isinstance(spec, VectorSpec) and spec.producer != features.EXTERNAL
 
 
 def _said_in(utterances: list[Utterance], span: tuple[float, float]) -> list[Utterance]:
@@ -246,9 +259,10 @@ def _without_sound(window: Window, specs: Mapping[str, InputSpec]) -> Window:
 
 def _absences(found: tuple[Window, ...], specs: Mapping[str, InputSpec]) -> set[str]:
     """The reasons for streams of which no window holds anything."""
+    absent = [specs[name] for name in specs if not any(window.streams[name].mask.any() for window in found)]
     reasons = {FrameSpec: "no_face", WaveSpec: "no_sound", TextSpec: "no_transcript"}
-    absent = [name for name in specs if not any(window.streams[name].mask.any() for window in found)]
-    return {reasons[type(specs[name])] for name in absent if type(specs[name]) in reasons}
+    kinds = {reasons[type(spec)] for spec in absent if type(spec) in reasons}
+    return kinds | {str(features.producer(spec).REASON) for spec in absent if _has_producer(spec)}
 
 
 def _tell(report: _Report, media: Media | None, assembler: Assembler, health: Health) -> None:
