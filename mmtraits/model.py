@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtraits import parts
+from mmtraits import optimizer, parts
 from mmtraits.config import RunConfig
 from mmtraits.errors import ConfigError
 from mmtraits.schema import InputSpec, TargetTransform, TraitSchema
@@ -19,21 +19,31 @@ class TraitModel(nn.Module):
     """Any number of streams -> K trait scores.
 
     Heads work in units of the training labels' spread around their mean (`centre`, `spread`, buffers in target space),
-    so an untrained network starts near the mean predictor whatever the schema's scale.
+    so an untrained network starts near the mean predictor whatever the schema's scale. A head that declares
+    `absolute = True` answers in target space itself: there centre stays 0 and spread 1.
     """
 
     def __init__(
-        self, encoders: Mapping[str, nn.Module], fusion: nn.Module, head: nn.Module, transform: TargetTransform
+        self,
+        encoders: Mapping[str, nn.Module],
+        fusion: nn.Module,
+        head: nn.Module,
+        transform: TargetTransform,
+        traits: tuple[str, ...] = (),
+        design: str = "",
     ) -> None:
+        """traits: names of the K outputs. design: models of one run with equal designs have equal forward passes."""
         super().__init__()
+        self.traits = traits
+        self.design = design
         self.streams = tuple(encoders)
         self.encoders = nn.ModuleDict(encoders)
-        width: Any = fusion.width
-        self.projections = nn.ModuleDict({s: nn.Linear(_width(e), width) for s, e in encoders.items()})
+        self.projections = nn.ModuleDict({s: _projection(s, _width(e), fusion) for s, e in encoders.items()})
         self.fusion = fusion
         self.head = head
-        for name, values in transform.to_dict().items():
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+        for name in ("shift", "scale", "low", "high", "curve"):
+            if (values := getattr(transform, name)) is not None:
+                self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
         self.register_buffer("centre", torch.zeros(len(transform.shift)))
         self.register_buffer("spread", torch.ones(len(transform.shift)))
 
@@ -52,6 +62,8 @@ class TraitModel(nn.Module):
     @torch.no_grad()
     def fit_output(self, targets: Tensor, known: Tensor) -> None:
         """Take the start of training from the training labels in target space, (N, K) each; `known` bool."""
+        if getattr(self.head, "absolute", False):
+            return
         for k in range(targets.shape[1]):
             values = targets[known[:, k], k].double()
             if len(values):
@@ -71,11 +83,12 @@ class TraitModel(nn.Module):
 
     def to_target(self, labels: Tensor) -> Tensor:
         """Labels (B, K) on the schema's scale -> target space."""
-        return (labels - self.shift) / self.scale
+        curve = dict(self.named_buffers(recurse=False)).get("curve")
+        return (labels - self.shift) / self.scale if curve is None else straightened(labels, curve)
 
     def to_scale(self, targets: Tensor) -> Tensor:
         """Targets (B, K) -> the schema's scale, clipped to its bounds."""
-        return torch.minimum(torch.maximum(targets * self.scale + self.shift, self.low), self.high)
+        return on_scale(targets, dict(self.named_buffers(recurse=False)))
 
     def scores(self, raw: dict[str, Tokens]) -> Tensor:
         """Decoded media {stream: (B, T, ...)} -> scores (B, K) on the schema's scale: what an export holds."""
@@ -93,16 +106,72 @@ def _width(encoder: Any) -> int:
     return int(encoder.width)
 
 
+def _projection(stream: str, width: int, fusion: Any) -> nn.Module:
+    """Tokens to the fusion's width; as they are where it has projections of its own (`reads`: the widths it expects)."""
+    reads: Mapping[str, int] = getattr(fusion, "reads", {})
+    if stream not in reads:
+        return nn.Linear(width, fusion.width)
+    if width != reads[stream]:
+        raise ConfigError(
+            f"streams.{stream}: its encoder gives tokens of {width}; the fusion was told {reads[stream]}, make them equal"
+        )
+    return nn.Identity()
+
+
+# ---------------------------------------------------------------------------------------------- the schema's scale
+
+
+def on_scale(targets: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+    """Targets (B, K) -> the schema's scale, clipped to its bounds; `state`: a model's, which holds the transform."""
+    curve = state.get("curve")
+    scaled = targets * state["scale"] + state["shift"] if curve is None else _curved(targets, curve)
+    return torch.minimum(torch.maximum(scaled, state["low"]), state["high"])
+
+
+def straightened(labels: Tensor, curve: Tensor) -> Tensor:
+    """Labels (B, K) -> targets by the curve (11, K) of a power transform (`power.curve`)."""
+    above, below = (_target(labels.abs(), *curve[rows]) for rows in (slice(3, 7), slice(7, 11)))
+    return torch.where(labels < 0, below, above)
+
+
+def _target(size: Tensor, rate: Tensor, start: Tensor, slope: Tensor, base: Tensor) -> Tensor:
+    flat = rate == 0
+    logs = torch.log1p(size) - base.log()
+    grown = torch.expm1(rate * logs) / torch.where(flat, torch.ones_like(rate), rate)
+    return start + torch.where(flat, logs, grown) / slope
+
+
+def _curved(targets: Tensor, curve: Tensor) -> Tensor:
+    """The inverse of `straightened`, clipped to the targets of the scale's ends: a power has no inverse far outside."""
+    inside = torch.minimum(torch.maximum(targets, curve[0]), curve[1])
+    above, below = (_size(inside, *curve[rows]) for rows in (slice(3, 7), slice(7, 11)))
+    return torch.where(inside < curve[2], 1 - below, above - 1)
+
+
+def _size(targets: Tensor, rate: Tensor, start: Tensor, slope: Tensor, base: Tensor) -> Tensor:
+    """1 + |x|, with the logarithm of 1 + z exact where z is small (Kahan): ONNX has no log1p."""
+    flat = rate == 0
+    step = slope * (targets - start)
+    z = (rate * step).clamp_min(-1.0)
+    one = 1 + z
+    near = one == 1
+    log = torch.where(near, z, one.log() * z / torch.where(near, torch.ones_like(z), one - 1))
+    return base * torch.exp(torch.where(flat, step, log / torch.where(flat, torch.ones_like(rate), rate)))
+
+
 def build(config: RunConfig, schema: TraitSchema, transform: TargetTransform) -> TraitModel:
     """The model that a config describes, freshly initialised. Raises ConfigError where parts do not fit together."""
     streams = tuple(config.streams)
     try:
         encoders = {stream: parts.encoder(part) for stream, part in config.streams.items()}
-        fusion = parts.fusion(config.fusion, streams)
+        chosen = config.fusion_of(schema.trait_names)
+        fusion = parts.fusion(chosen, streams)
         head = parts.head(config.head, fusion.width, len(schema.traits))
     except ValueError as error:
         raise ConfigError(f"config {config.name!r}: {error}") from error
-    return TraitModel(encoders, fusion, head, transform)
+    model = TraitModel(encoders, fusion, head, transform, schema.trait_names, chosen.model_dump_json())
+    optimizer.check(model, config.optimizer, where=f"config {config.name!r}")
+    return model
 
 
 # ------------------------------------------------------------------------------------------- what training changes

@@ -53,7 +53,10 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "layers": {"tokens"},
     "media": {"schema", "errors", "packages"},
     "data": {"schema", "errors", "media", "tokens"},
-    "encoders": {"errors", "packages", "schema", "tokens", "layers", "spectra", "frames", "weights", "media.features"},
+    "encoders": {
+        "errors", "packages", "schema", "tokens", "layers", "spectra", "frames", "weights", "residual",
+        "media.features",
+    },
     "fusion": {"tokens", "layers"},
     "heads": {"tokens", "layers"},
     "model": {"config", "errors", "parts", "encoders", "fusion", "heads", "tokens", "schema"},
