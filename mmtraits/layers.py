@@ -101,6 +101,20 @@ class FeedForward(nn.Module):
         return out
 
 
+class MemberLinear(nn.Module):
+    """M independent linear layers as one product."""
+
+    def __init__(self, members: int, width_in: int, width_out: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(width_in)
+        self.weight = nn.Parameter(torch.empty(members, width_in, width_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, width_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, B, width_in) -> (M, B, width_out)."""
+        return torch.matmul(x, self.weight) + self.bias
+
+
 class Standardize(nn.Module):
     """(x - mean) / std per column, clipped to ±`clip`; the identity until `fit`.
 

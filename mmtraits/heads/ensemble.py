@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+
+from mmtraits.layers import MemberLinear
 
 
 class Config(BaseModel):
@@ -17,20 +18,6 @@ class Config(BaseModel):
     members: int = Field(32, ge=1)
     hidden: tuple[int, ...] = (16,)
     dropout: float = Field(0.1, ge=0, lt=1)
-
-
-class MemberLinear(nn.Module):
-    """M independent linear layers as one product."""
-
-    def __init__(self, members: int, width_in: int, width_out: int) -> None:
-        super().__init__()
-        bound = 1 / math.sqrt(width_in)
-        self.weight = nn.Parameter(torch.empty(members, width_in, width_out).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(members, 1, width_out).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(M, B, width_in) -> (M, B, width_out)."""
-        return torch.matmul(x, self.weight) + self.bias
 
 
 class Head(nn.Module):
