@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -53,13 +53,22 @@ class DataConfig(BaseModel):
 
 
 class OptimizerConfig(BaseModel):
-    """AdamW; norms, biases and embeddings are not decayed."""
+    """AdamW; norms, biases and embeddings are not decayed.
+
+    `groups`: multiples of `lr` by the names of modules, such as `encoders.face: 0.1`; the longest name that fits holds.
+    `schedule: plateau` multiplies by `factor`, down to `min_lr`, after `patience` epochs in which trainer.monitor did
+    not improve.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    schedule: Literal["constant", "cosine"] = "cosine"
+    groups: dict[str, Annotated[float, Field(gt=0)]] = {}
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
     warmup_epochs: float = Field(1.0, ge=0)
+    factor: float = Field(0.5, gt=0, lt=1)
+    patience: int = Field(5, ge=0)
+    min_lr: float = Field(0.0, ge=0)
 
 
 class TrainerConfig(BaseModel):
@@ -74,6 +83,11 @@ class TrainerConfig(BaseModel):
     monitor: Literal["val_loss", "val_ccc", "val_pearson", "val_mae"] = "val_loss"
     gradient_clip: float = Field(1.0, ge=0)
     average_weights: float = Field(0.0, ge=0.0, lt=1.0)  # decay of an exponential moving average; 0 = off
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Which way `monitor` is better."""
+        return "max" if self.monitor in ("val_ccc", "val_pearson") else "min"
 
 
 class ProtocolConfig(BaseModel):
@@ -93,11 +107,24 @@ class ProtocolConfig(BaseModel):
 
 
 class RunsConfig(BaseModel):
-    """The members of a run: one, one per fold, or one per seed; `seeds` repeats each member."""
+    """The members of a run: one, one per fold, one per seed or one per trait; `seeds` repeats each member.
+
+    With `over: trait` each member learns and says one trait, and protocol.split kfold makes one per trait and fold.
+    `questions`: for a trait, the question to whose answers its members are kept; `fusion`: what a trait has in place of
+    the run's own fusion.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    over: Literal["none", "fold", "seed"] = "none"
+    over: Literal["none", "fold", "seed", "trait"] = "none"
     seeds: int = Field(1, ge=1)
+    questions: dict[str, str] = {}
+    fusion: dict[str, Part] = {}
+
+    @model_validator(mode="after")
+    def _by_trait(self) -> RunsConfig:
+        if self.over != "trait" and (self.questions or self.fusion):
+            raise ValueError(f"questions and fusion are by trait; expected over: trait, found {self.over}")
+        return self
 
 
 class RunConfig(BaseModel):
@@ -116,6 +143,15 @@ class RunConfig(BaseModel):
     trainer: TrainerConfig = TrainerConfig()
     protocol: ProtocolConfig = ProtocolConfig()
     runs: RunsConfig = RunsConfig()
+
+    @property
+    def over_folds(self) -> bool:
+        """Whether each fold of the protocol is tested by members of its own."""
+        return self.runs.over == "fold" or (self.runs.over == "trait" and self.protocol.split == "kfold")
+
+    def fusion_of(self, traits: Sequence[str]) -> Part:
+        """The fusion of a member that says these traits."""
+        return self.runs.fusion.get(traits[0], self.fusion) if self.runs.over == "trait" else self.fusion
 
     def dropout_of(self, stream: str) -> float:
         """Probability that the mask of a present stream is cleared for a training row."""

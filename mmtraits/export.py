@@ -47,7 +47,7 @@ class Facts:
     name: str
     schema: TraitSchema
     windowing: Windowing
-    transforms: Sequence[TargetTransform]  # one per member
+    transforms: Sequence[TargetTransform]  # one per member, or per set of members that say a trait each
     calibration: Calibration | None = None
     ranges: Ranges | None = None
     licence: str = "not stated; the terms of the training data hold"
@@ -103,7 +103,7 @@ def export(
         name=name or settings.name,
         schema=labelled.schema,
         windowing=Windowing(**settings.data.windowing.model_dump()),
-        transforms=[TargetTransform.from_dict(about["members"][folder.name]["transform"]) for folder in folders],
+        transforms=_transforms(about, [folder.name for folder in folders]),
         calibration=_calibration(scored_run.score(run, labelled, "test"), labelled, method) if found else None,
         ranges=_ranges(settings, about, labelled, members),
         **({"licence": data.licence} if data else {}),
@@ -130,7 +130,7 @@ def write_bundle(members: Sequence[TraitModel], facts: Facts, out: Path | str) -
     """Write the mean of `members` into the new folder `out`, whole or not at all. Raises ConfigError or BundleError."""
     out = Path(out)
     _check_new(out)
-    _check_members(members)
+    _check_members(members, facts.schema)
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
@@ -166,7 +166,7 @@ def _check_new(out: Path) -> None:
         raise ConfigError(f"--out {out}: already exists; name a new folder")
 
 
-def _check_members(members: Sequence[TraitModel]) -> None:
+def _check_members(members: Sequence[TraitModel], schema: TraitSchema) -> None:
     if not members:
         raise ConfigError("export: the run has no finished member; train it to its end first")
     first = members[0]
@@ -175,6 +175,12 @@ def _check_members(members: Sequence[TraitModel]) -> None:
             raise ConfigError(f"export: {stream!r} uses {type(encoder).__module__}, which cannot be exported")
     if any(member.specs != first.specs for member in members):
         raise ConfigError("export: the members read different input; expected members of one run")
+    said = [trait for group in graph.by_traits(members) for trait in members[group[0]].traits]
+    if said != list(schema.trait_names):
+        raise ConfigError(
+            f"export: the members say {', '.join(said)}; expected {', '.join(schema.trait_names)}: "
+            "train the run to its end"
+        )
 
 
 def _with_tokenizers(specs: Mapping[str, InputSpec], folder: Path) -> dict[str, InputSpec]:
@@ -235,9 +241,18 @@ def _check_clips(run: Path, about: Mapping[str, Any], manifest: Manifest) -> Non
         )
 
 
+def _transforms(about: Mapping[str, Any], names: Sequence[str]) -> list[TargetTransform]:
+    """Of each member; members that say a trait each are put side by side, as far as every trait has one."""
+    by_trait: dict[str | None, list[TargetTransform]] = {}
+    for name in names:
+        member = about["members"][name]
+        by_trait.setdefault(member.get("trait"), []).append(TargetTransform.from_dict(member["transform"]))
+    return [TargetTransform.joined(some) for some in zip(*by_trait.values(), strict=False)]
+
+
 def _divided(settings: RunConfig) -> dict[str, Any]:
     """How `splits.assign` makes the members' rows again, of the same table."""
-    members = settings.protocol.folds if settings.runs.over == "fold" else 1
+    members = settings.protocol.folds if settings.over_folds else 1
     return {"by": settings.protocol.model_dump(mode="json", exclude={"allow_leakage"}), "members": members}
 
 
@@ -261,11 +276,15 @@ def _calibration(said: Scored, manifest: Manifest, method: Method) -> Calibratio
 def _training_labels(about: Mapping[str, Any], manifest: Manifest) -> dict[str, list[float]]:
     """Mean and median over members: what a constant would answer."""
     row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
-    train = [[row_of[clip] for clip in one["splits"]["train"] if clip in row_of] for one in about["members"].values()]
-    labels = [manifest.labels[rows] for rows in train if rows]
+    labels = []
+    for one in about["members"].values():
+        if rows := [row_of[clip] for clip in one["splits"]["train"] if clip in row_of]:
+            labels.append(scored_run.labels_of(manifest, rows, one.get("trait")))
     of = {"mean": training_mean, "median": training_median}
     return (
-        {name: np.mean([found(one) for one in labels], axis=0).tolist() for name, found in of.items()} if labels else {}
+        {name: training_mean(np.stack([found(one) for one in labels])).tolist() for name, found in of.items()}
+        if labels
+        else {}
     )
 
 

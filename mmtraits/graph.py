@@ -18,7 +18,7 @@ from torch.func import functional_call
 from mmtraits.errors import BundleError
 from mmtraits.layers import masked_mean, present
 from mmtraits.media.text import Tokenizer
-from mmtraits.model import TraitModel, trained_state
+from mmtraits.model import TraitModel, on_scale, trained_state
 from mmtraits.runtime import Predictor
 from mmtraits.schema import FrameSpec, InputSpec, Raw, TextSpec, WaveSpec, Windowing, stack
 from mmtraits.tokens import Tokens
@@ -65,9 +65,7 @@ class Member(nn.Module):
         given = dict(zip(self.names, state, strict=True))
         tokens = {s: Tokens(*features[2 * p : 2 * p + 2]) for p, s in enumerate(self.model.streams)}
         targets = functional_call(self.model, given, (tokens,))[0]
-        scaled = targets * given["scale"] + given["shift"]
-        scores = torch.minimum(torch.maximum(scaled, given["low"]), given["high"])
-        return scores, distances(tokens, given)
+        return on_scale(targets, given), distances(tokens, given)
 
 
 def distances(features: Mapping[str, Tokens], state: Mapping[str, Tensor]) -> Tensor:
@@ -89,7 +87,7 @@ def distances(features: Mapping[str, Tokens], state: Mapping[str, Tensor]) -> Te
 def to_onnx(members: Sequence[TraitModel], windowing: Windowing) -> bytes:
     """One graph of all members with free batch and time axes.
 
-    The front-ends and one member are traced once each; the member is then repeated with the weights of the others.
+    The front-ends and one member of each design are traced once; a member is then repeated with the weights of others.
     Raises BundleError where compressed weights did not survive as they are stored.
     """
     specs, rng = members[0].specs, np.random.default_rng(0)
@@ -104,17 +102,23 @@ def to_onnx(members: Sequence[TraitModel], windowing: Windowing) -> bytes:
     axes = [{0: free} if still else {0: free, 1: free} for still in fixed for _ in range(2)]
     names = [name for stream in specs for name in input_names(stream)]
     front = _traced(first, (inputs,), (axes,), names, _token_names(fronts))
-    one = Member(members[0]).eval()
-    state = [trained_state(members[0])[name] for name in one.names]
-    shared = [fronts.index(front_) for front_ in owners[0].items()]
-    features = [made[2 * n + k] for n in shared for k in (0, 1)]
-    axes = [{0: free, 1: torch.export.Dim.AUTO} if tensor.shape[1] > 1 else {0: free} for tensor in features]
-    names = [*one.names, *_token_names([("feature", n) for n in range(len(specs))])]
-    member = _traced(one, (state, features), ([{}] * len(state), axes), names, OUTPUTS)
-    model = _composed(front, member, members, owners, fronts)
+    features = [[made[2 * fronts.index(key) + k] for key in owner.items() for k in (0, 1)] for owner in owners]
+    kinds = [(member.design, [(n, t.shape) for n, t in trained_state(member).items()]) for member in members]
+    firsts = [kinds.index(kind) for kind in kinds]
+    traced = {n: _traced_member(members[n], features[n]) for n in sorted(set(firsts))}
+    model = _composed(front, [traced[n] for n in firsts], members, owners, fronts)
     _check_small_weights(model, members, owners)
     _forget_sources(model)
     return bytes(model.SerializeToString())
+
+
+def _traced_member(model: TraitModel, features: list[Tensor]) -> Any:
+    """One member's graph, whose weights are inputs."""
+    one, free = Member(model).eval(), torch.export.Dim.DYNAMIC
+    state = [trained_state(model)[name] for name in one.names]
+    axes = [{0: free, 1: torch.export.Dim.AUTO} if tensor.shape[1] > 1 else {0: free} for tensor in features]
+    names = [*one.names, *_token_names([("feature", n) for n in range(len(model.streams))])]
+    return _traced(one, (state, features), ([{}] * len(state), axes), names, OUTPUTS)
 
 
 def _traced(
@@ -133,18 +137,21 @@ def _traced(
 
 
 def _composed(
-    front: Any, member: Any, members: Sequence[TraitModel], owners: Sequence[Mapping[str, int]], fronts: Sequence[Front]
+    front: Any,
+    traced: Sequence[Any],
+    members: Sequence[TraitModel],
+    owners: Sequence[Mapping[str, int]],
+    fronts: Sequence[Front],
 ) -> Any:
-    """The front-ends' graph, then the member's once for each member, then their mean."""
-    graph = front.graph
-    read = {name for node in member.graph.node for name in node.input}
-    constants = {tensor.name: f"member.{tensor.name}" for tensor in member.graph.initializer if tensor.name in read}
-    for tensor in member.graph.initializer:
-        if tensor.name in read:
-            graph.initializer.add().CopyFrom(tensor)
-            graph.initializer[-1].name = constants[tensor.name]
-    for n, (model, owner) in enumerate(zip(members, owners, strict=True)):
-        names = constants | {name: f"member{n}.{name}" for node in member.graph.node for name in node.output}
+    """The front-ends' graph, then each member's own with its weights, then the mean of those that say the same."""
+    graph, constants = front.graph, {}
+    for n, (member, model, owner) in enumerate(zip(traced, members, owners, strict=True)):
+        read = {name for node in member.graph.node for name in node.input}
+        if id(member) not in constants:
+            constants[id(member)] = _take_constants(graph, member.graph, read, f"member{len(constants) or ''}.")
+        names = constants[id(member)] | {
+            name: f"member{n}.{name}" for node in member.graph.node for name in node.output
+        }
         for p, key in enumerate(owner.items()):
             names |= dict(zip(_token_names([("feature", p)]), _token_names([fronts[fronts.index(key)]]), strict=True))
         for name, tensor in trained_state(model).items():
@@ -158,11 +165,43 @@ def _composed(
             copied.input[:] = [names.get(name, name) for name in node.input]
             copied.output[:] = [names[name] for name in node.output]
     del graph.output[:], graph.value_info[:]
-    for name, width in zip(OUTPUTS, (len(members[0].centre), len(members[0].streams)), strict=True):
-        said = [f"member{n}.{name}" for n in range(len(members))]
-        graph.node.append(onnx.helper.make_node("Mean", said, [name]))
-        graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width]))
+    _add_means(graph, members)
     return front
+
+
+def _take_constants(graph: Any, member: Any, read: set[str], prefix: str) -> dict[str, str]:
+    """A member's constants, copied into the graph: their new names by the old ones."""
+    names = {tensor.name: f"{prefix}{tensor.name}" for tensor in member.initializer if tensor.name in read}
+    for tensor in member.initializer:
+        if tensor.name in read:
+            graph.initializer.add().CopyFrom(tensor)
+            graph.initializer[-1].name = names[tensor.name]
+    return names
+
+
+def _add_means(graph: Any, members: Sequence[TraitModel]) -> None:
+    """The outputs: scores averaged over the members of the same traits and put side by side; distances averaged."""
+    groups, node = by_traits(members), onnx.helper.make_node
+    scores, distance = OUTPUTS
+    said = [[f"member{n}.{scores}" for n in group] for group in groups]
+    if len(groups) == 1:
+        graph.node.append(node("Mean", said[0], [scores]))
+    else:
+        means = [f"{scores}.{'+'.join(members[group[0]].traits)}" for group in groups]
+        graph.node.extend([node("Mean", some, [name]) for some, name in zip(said, means, strict=True)])
+        graph.node.append(node("Concat", means, [scores], axis=1))
+    graph.node.append(node("Mean", [f"member{n}.{distance}" for n in range(len(members))], [distance]))
+    widths = (sum(len(members[group[0]].centre) for group in groups), len(members[0].streams))
+    for name, width in zip(OUTPUTS, widths, strict=True):
+        graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["batch", width]))
+
+
+def by_traits(members: Sequence[TraitModel]) -> list[list[int]]:
+    """Numbers of the members that say the same traits; groups and traits in the order in which they first come."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for n, member in enumerate(members):
+        groups.setdefault(member.traits, []).append(n)
+    return list(groups.values())
 
 
 def _token_names(fronts: Sequence[tuple[str, int]]) -> list[str]:
@@ -261,13 +300,14 @@ def check(
 def _torch_answers(
     members: Sequence[TraitModel], windows: Sequence[Window]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean scores (B, K) and distances (B, P) of the members."""
+    """Scores (B, K), the mean of the members that say the same traits, and mean distances (B, P)."""
     tensors = _tensors(windows, members[0].streams)
     raw = {s: Tokens(*tensors[2 * p : 2 * p + 2]) for p, s in enumerate(members[0].streams)}
     with torch.no_grad():
         features = [member.frontend(raw) for member in members]
         pairs = list(zip(members, features, strict=True))
-        scores = torch.stack([member.to_scale(member(given)[0]) for member, given in pairs]).mean(0)
+        said = [member.to_scale(member(given)[0]) for member, given in pairs]
+        scores = torch.cat([torch.stack([said[n] for n in group]).mean(0) for group in by_traits(members)], 1)
         far = torch.stack([distances(given, member.state_dict()) for member, given in pairs]).mean(0)
     return scores.numpy(), far.numpy()
 

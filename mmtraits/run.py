@@ -18,7 +18,7 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -48,30 +48,84 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One fit of a run: its split (rows of the manifest) and the transform of its training labels."""
+    """One fit of a run: its split (rows of the manifest) and the transform of its training labels.
+
+    trait: the one that it learns and says, None for all. question: the one whose answers its rows are, None for any.
+    """
 
     name: str
     seed: int
     rows: Mapping[str, Rows]
     transform: TargetTransform
+    trait: str | None = None
+    question: str | None = None
 
 
 def plan(config: RunConfig, manifest: Manifest) -> list[Member]:
-    """The members of a run, folds first, then seeds. Raises ConfigError where `runs` and `protocol` disagree."""
+    """The members of a run: traits first, then folds, then seeds.
+
+    Raises ConfigError where `runs` and `protocol` disagree, or `runs` names a trait or question that is not there.
+    """
     runs, protocol = config.runs, config.protocol
-    by_fold = runs.over == "fold"
-    if by_fold and protocol.split != "kfold":
+    if runs.over == "fold" and protocol.split != "kfold":
         raise ConfigError(f"runs.over: found 'fold' with protocol.split {protocol.split!r}; expected 'kfold'")
+    _check_names(config, manifest)
     options = protocol.model_dump(exclude={"allow_leakage"})
+    folds = [splits.assign(manifest, member=n, **options) for n in range(protocol.folds if config.over_folds else 1)]
     members = []
-    for fold in range(protocol.folds if by_fold else 1):
-        rows = splits.assign(manifest, member=fold, **options)
-        transform = TargetTransform.fit(manifest.schema, manifest.labels[rows["train"]])
-        for seed in range(runs.seeds):
-            names = [*([f"fold{fold}"] if by_fold else []), *([f"seed{seed}"] if runs.seeds > 1 else [])]
-            name = "-".join(names) or "single"
-            members.append(Member(name=name, seed=config.seed + seed, rows=rows, transform=transform))
+    for trait in manifest.schema.trait_names if runs.over == "trait" else [None]:
+        question = runs.questions.get(trait) if trait else None
+        labelled = own(manifest, trait)
+        for fold, every in enumerate(folds):
+            rows = {split: rows_asked(manifest, some, question) for split, some in every.items()}
+            if trait and not np.isfinite(labelled.labels[rows["train"]]).any():
+                raise ConfigError(
+                    f"{manifest.path}: no training row with a label of {trait!r}; label it or take it out"
+                )
+            transform = TargetTransform.fit(labelled.schema, labelled.labels[rows["train"]])
+            for seed in range(runs.seeds):
+                names = [trait, f"fold{fold}" if config.over_folds else None, f"seed{seed}" if runs.seeds > 1 else None]
+                name = "-".join(part for part in names if part) or "single"
+                members.append(
+                    Member(
+                        name=name,
+                        seed=config.seed + seed,
+                        rows=rows,
+                        transform=transform,
+                        trait=trait,
+                        question=question,
+                    )
+                )
     return members
+
+
+def _check_names(config: RunConfig, manifest: Manifest) -> None:
+    """ConfigError unless `runs` names traits of the schema and questions of the clips."""
+    traits = manifest.schema.trait_names
+    asked = sorted({clip.question for clip in manifest.clips if clip.question})
+    for key in ("questions", "fusion"):
+        if unknown := sorted(getattr(config.runs, key).keys() - set(traits)):
+            raise ConfigError(f"runs.{key}: no trait {', '.join(unknown)}; {manifest.path} has {', '.join(traits)}")
+    if unknown := sorted(set(config.runs.questions.values()) - set(asked)):
+        raise ConfigError(
+            f"runs.questions: no clip answers {', '.join(unknown)}; {manifest.path} has the questions "
+            f"{', '.join(asked) or 'none: fill the column'}"
+        )
+
+
+def own(manifest: Manifest, trait: str | None) -> Manifest:
+    """The manifest as a member sees it: with its trait alone."""
+    if trait is None:
+        return manifest
+    k = manifest.schema.trait_names.index(trait)
+    schema = replace(manifest.schema, traits=manifest.schema.traits[k : k + 1])
+    return replace(manifest, schema=schema, labels=manifest.labels[:, k : k + 1])
+
+
+def rows_asked(manifest: Manifest, rows: Iterable[int], question: str | None) -> Rows:
+    """Those of some rows that answer the question; all where there is none."""
+    wanted = [row for row in rows if question is None or manifest.clips[row].question == question]
+    return np.array(wanted, np.int64)
 
 
 def leakage(config: RunConfig, manifest: Manifest, members: Sequence[Member]) -> dict[str, Any]:
@@ -135,6 +189,8 @@ def _about(config: RunConfig, manifest: Manifest, members: Sequence[Member], fou
                 "seed": member.seed,
                 "transform": member.transform.to_dict(),
                 "splits": {split: [ids[row] for row in rows] for split, rows in member.rows.items()},
+                **({"trait": member.trait} if member.trait else {}),
+                **({"question": member.question} if member.question else {}),
             }
             for member in members
         },
@@ -173,8 +229,11 @@ def load_member(folder: Path | str, device: str | torch.device = "cpu") -> Trait
     config, about = load(folder.parent / "config.yaml"), read_run(folder.parent)
     if folder.name not in about["members"]:
         raise ConfigError(f"{folder}: no member of the run; there are {', '.join(about['members'])}")
-    transform = TargetTransform.from_dict(about["members"][folder.name]["transform"])
-    model = build(config, TraitSchema.from_dict(about["schema"]), transform)
+    member = about["members"][folder.name]
+    schema = TraitSchema.from_dict(about["schema"])
+    if trait := member.get("trait"):
+        schema = replace(schema, traits=tuple(one for one in schema.traits if one.name == trait))
+    model = build(config, schema, TargetTransform.from_dict(member["transform"]))
     path = folder / "best.safetensors"
     try:
         state = load_file(path)

@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmtraits import power
+
 Status = Literal["ok", "degraded", "failed"]
 REASONS = (
     "unreadable_container", "truncated_no_index", "truncated", "corrupt_packets", "codec_unsupported",
@@ -42,15 +44,16 @@ class Trait:
 class TraitSchema:
     """What the K numbers of a score mean: names, scales, signs and who judged them.
 
-    `transform` maps labels to the space in which networks work; it is fitted on training labels only. `rated`: what a
-    label was given to; where that is a person, scores are averaged over a person's clips before they are judged.
+    `transform` maps labels to the space in which networks work; it is fitted on training labels only. `yeo_johnson`:
+    nearly normal by a power transform, then z-scored. `rated`: what a label was given to; where that is a person,
+    scores are averaged over a person's clips before they are judged.
     """
 
     name: str
     traits: tuple[Trait, ...]
     construct: Literal["apparent", "self_reported"]
     judged_by: str
-    transform: Literal["min_max", "z_score"] = "min_max"
+    transform: Literal["min_max", "z_score", "yeo_johnson"] = "min_max"
     rated: Literal["clip", "person"] = "clip"
 
     @property
@@ -70,12 +73,16 @@ class TraitSchema:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetTransform:
-    """target = (label − shift) / scale per trait, and the finite bounds of the schema's own scale; all (K,) float64."""
+    """target = (label − shift) / scale per trait, and the finite bounds of the schema's own scale; all (K,) float64.
+
+    power: the λ of a Yeo-Johnson transform of the labels before that; None for the other transforms.
+    """
 
     shift: NDArray[np.float64]
     scale: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
+    power: NDArray[np.float64] | None = None
 
     @classmethod
     def fit(cls, schema: TraitSchema, labels: NDArray[np.floating[Any]]) -> TargetTransform:
@@ -88,28 +95,55 @@ class TargetTransform:
         margin = 0.5 * (found_high - found_low)
         low = np.array([found_low[k] - margin[k] if t.low is None else t.low for k, t in enumerate(schema.traits)])
         high = np.array([found_high[k] + margin[k] if t.high is None else t.high for k, t in enumerate(schema.traits)])
-        if schema.transform == "z_score":
-            shift, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
-        else:
+        rates = None
+        if schema.transform == "yeo_johnson":
+            rates = np.array([power.fit(column[~np.isnan(column)]) for column in values.T])
+            values = power.forward(values, rates)
+        if schema.transform == "min_max":
             shift, scale = low, high - low
-        return cls(shift=shift, scale=np.where(scale > 0, scale, 1.0), low=low, high=high)
+        else:
+            shift, scale = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
+        return cls(shift=shift, scale=np.where(scale > 0, scale, 1.0), low=low, high=high, power=rates)
 
     def to_target(self, labels: NDArray[Any]) -> NDArray[np.float64]:
         """Labels (N, K) on the schema's scale -> target space."""
-        return (np.asarray(labels, dtype=np.float64) - self.shift) / self.scale
+        values = np.asarray(labels, dtype=np.float64)
+        if self.power is not None:
+            values = power.forward(values, self.power)
+        return (values - self.shift) / self.scale
 
     def to_scale(self, targets: NDArray[Any]) -> NDArray[np.float64]:
         """Targets (N, K) -> the schema's scale, clipped to its bounds."""
-        return np.clip(np.asarray(targets, dtype=np.float64) * self.scale + self.shift, self.low, self.high)
+        values = np.asarray(targets, dtype=np.float64) * self.scale + self.shift
+        if self.power is not None:
+            ends = power.forward(np.stack([self.low, self.high]), self.power)
+            values = power.inverse(np.clip(values, *ends), self.power)
+        return np.clip(values, self.low, self.high)
+
+    @property
+    def curve(self) -> NDArray[np.float64] | None:
+        """`power.curve` of the transform, (11, K); None without a power."""
+        if self.power is None:
+            return None
+        return power.curve(self.power, self.shift, self.scale, self.low, self.high)
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Plain data for JSON."""
-        return {name: getattr(self, name).tolist() for name in ("shift", "scale", "low", "high")}
+        """Plain data for JSON; `power` only where there is one."""
+        return {name: value.tolist() for name in _TRANSFORM if (value := getattr(self, name)) is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Sequence[float]]) -> TargetTransform:
         """The inverse of `to_dict`."""
-        return cls(**{name: np.asarray(data[name], dtype=np.float64) for name in ("shift", "scale", "low", "high")})
+        return cls(**{name: np.asarray(data[name], dtype=np.float64) for name in _TRANSFORM if name in data})
+
+    @classmethod
+    def joined(cls, parts: Sequence[TargetTransform]) -> TargetTransform:
+        """Side by side: of the traits of the first, then of the second. All have a power or none has."""
+        names = [name for name in _TRANSFORM if getattr(parts[0], name) is not None]
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+_TRANSFORM = ("shift", "scale", "low", "high", "power")
 
 
 # ---------------------------------------------------------------------------------------------------- clips

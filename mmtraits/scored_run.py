@@ -56,7 +56,7 @@ def score(folder: Path, manifest: Manifest, split: Split, device: str = "cpu") -
         raise ManifestError(f"{manifest.path}: none of the clips to score has any of the streams {streams} of {folder}")
     present = np.stack([_has(said, stream, len(rows)) for stream in about["streams"]], axis=1)
     known = [(member.fold.test, member.median) for member in spoken if member.median is not None]
-    ends = bounds([member["transform"] for member in about["members"].values()])
+    ends = _ends(about, manifest.schema)
     return Scored(
         rows=rows,
         streams=tuple(about["streams"]),
@@ -81,6 +81,8 @@ def _notes(about: Mapping[str, Any], spoken: Sequence[_Spoken], manifest: Manife
     notes = [f"{missing} of {len(about['members'])} members are not trained to their end"] if missing else []
     used = _clips_of(about)
     strange = sum(clip.id not in used for clip in manifest.clips)
+    if any("question" in member for member in about["members"].values()):
+        notes.append("A trait with a question of its own is scored and judged on answers to that question alone.")
     if 0 < strange < len(manifest.clips):
         notes.append(f"{strange} clips of the manifest are in no split of the run: left out")
     return notes
@@ -159,19 +161,20 @@ def _ask(
     own_about = about["members"][member.name]
     splits = own_about["splits"]
     own = {name: [row_of[clip] for clip in ids if clip in row_of] for name, ids in splits.items()}
-    rows = own[split] if asked is None else asked
+    trait = own_about.get("trait")
+    rows = own[split] if asked is None else run.rows_asked(manifest, asked, own_about.get("question")).tolist()
     if asked is None and split == "test":
         table = _recorded(member / "predictions.csv")
     else:
-        table = _computed(member, manifest, rows, device)
+        table = _computed(member, run.own(manifest, trait), rows, device)
     train = [row for name in learned for row in own[name]]
-    labels = manifest.labels[train]
+    labels = labels_of(manifest, train, trait)
     mean, median = baselines.training_mean(labels), training_median(labels)
     whole = len(own["train"]) == len(splits["train"])  # else the manifest does not hold what the member learned from
     return _Spoken(
         seed=str(own_about["seed"]),
         fold=Fold(train=np.array(train, np.int64), test=np.array(rows, np.int64)),
-        mean=mean if whole else _remembered_mean(member),
+        mean=mean if whole else _remembered_mean(member, manifest.schema),
         median=median if whole else None,
         by_streams=_by_streams(table, row_of, manifest.schema),
     )
@@ -192,10 +195,28 @@ def _computed(member: Path, manifest: Manifest, rows: Sequence[int], device: str
     return run.score_by_streams(run.load_member(member, device), found.windows, manifest, options.data.batch_size)
 
 
-def _remembered_mean(member: Path) -> NDArray[np.float64]:
-    """The mean of the training labels that the trained model itself holds."""
+def _remembered_mean(member: Path, schema: TraitSchema) -> NDArray[np.float64]:
+    """The mean (K,) of the training labels that the trained model itself holds; NaN for traits that it does not say."""
     model = run.load_member(member)
-    return np.asarray(model.to_scale(model.centre).numpy(), np.float64)
+    known = dict(zip(model.traits, model.to_scale(model.centre).tolist(), strict=True))
+    return np.array([known.get(name, np.nan) for name in schema.trait_names], np.float64)
+
+
+def labels_of(manifest: Manifest, rows: Sequence[int], trait: str | None) -> NDArray[np.float64]:
+    """Labels (n, K) of some rows; where a trait is named, NaN for all others."""
+    others = [k for k, name in enumerate(manifest.schema.trait_names) if trait not in (None, name)]
+    labels = manifest.labels[rows].copy()
+    labels[:, others] = np.nan
+    return labels
+
+
+def _ends(about: Mapping[str, Any], schema: TraitSchema) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The finite ends of the scale (K,), the widest of all members."""
+    members = list(about["members"].values())
+    if not any(member.get("trait") for member in members):
+        return bounds([member["transform"] for member in members])
+    by_trait = [bounds([m["transform"] for m in members if m["trait"] == name]) for name in schema.trait_names]
+    return np.concatenate([low for low, _ in by_trait]), np.concatenate([high for _, high in by_trait])
 
 
 def _by_streams(
@@ -207,7 +228,7 @@ def _by_streams(
         if line["clip"] in row_of:
             streams = frozenset(line["streams"].split("+"))
             rows.setdefault(streams, []).append(row_of[line["clip"]])
-            scores.setdefault(streams, []).append([float(line[name]) for name in schema.trait_names])
+            scores.setdefault(streams, []).append([float(line.get(name, "nan")) for name in schema.trait_names])
     return {streams: (rows[streams], np.array(scores[streams], np.float64)) for streams in rows}
 
 
@@ -221,11 +242,11 @@ def _mean_of_members(spoken: Sequence[_Spoken], shape: tuple[int, ...]) -> dict[
 
 
 def _spread(said: Iterable[tuple[Any, NDArray[np.float64]]], shape: tuple[int, ...]) -> Scores:
-    """Mean (N, K) of what several said of some rows each, NaN where nobody said anything."""
-    total, count = np.zeros(shape), np.zeros((shape[0], 1))
+    """Mean (N, K) of what several said of some rows and traits each, NaN where nobody said anything."""
+    total, count = np.zeros(shape), np.zeros(shape)
     for rows, values in said:
-        total[rows] += values
-        count[rows] += 1
+        total[rows] += np.where(np.isnan(values), 0.0, values)
+        count[rows] += ~np.isnan(values)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 

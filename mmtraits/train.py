@@ -21,7 +21,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmtraits import losses, metrics, run
+from mmtraits import losses, metrics, optimizer, run
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.data.batch import Batch
@@ -55,20 +55,12 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
         self._since = time.monotonic()
 
     def configure_optimizers(self) -> Any:
-        """AdamW without decay on vectors (norms, biases) and embeddings; warm-up, then constant or cosine."""
+        """AdamW in groups; warm-up, then constant, cosine or plateau."""
         options = self.config.optimizer
+        adamw = optimizer.adamw(self.model, options)
+        self._add_objective(adamw)
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = options.warmup_epochs * steps / self.config.trainer.max_epochs
-        optimizer = torch.optim.AdamW(_groups(self.model, options.weight_decay), lr=options.lr)
-
-        def rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            share = (step - warmup) / max(1.0, steps - warmup)
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, share))) if options.schedule == "cosine" else 1.0
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return [adamw], optimizer.schedules(adamw, options, self.config.trainer, steps)
 
     def on_train_epoch_start(self) -> None:
         """Forget the losses of the last epoch."""
@@ -143,15 +135,6 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
         )
 
 
-def _groups(model: TraitModel, weight_decay: float) -> list[dict[str, Any]]:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
-    plain = {id(parameter) for parameter in trained if parameter.ndim < 2} | embeddings
-    decayed = [parameter for parameter in trained if id(parameter) not in plain]
-    free = [parameter for parameter in trained if id(parameter) in plain]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
-
-
 def _validation(
     weights: Mapping[str, float],
     model: TraitModel,
@@ -193,15 +176,16 @@ def fit(
     run.leakage(config, manifest, plan)  # refused before anything is computed
     device = _device(config)
     features = extract(config, manifest, device=device, progress=extracting)
-    models = {member.name: _prepared(config, manifest, features, member) for member in plan[:1]}  # fails before writing
+    first = run.own(manifest, plan[0].trait)
+    tasks = {plan[0].name: _prepared(config, first, features, plan[0])}  # fails before anything is written
     run.create(folder, config, manifest, plan, features)
     for member in plan:
-        place = folder / member.name
+        place, labelled = folder / member.name, run.own(manifest, member.trait)
         if not (place / "best.safetensors").is_file():
-            prepared = models.pop(member.name, None) or _prepared(config, manifest, features, member)
-            _train(place, config, manifest, features, member, prepared, progress)
+            task = tasks.pop(member.name, None) or _prepared(config, labelled, features, member)
+            _train(place, config, labelled, features, member, task, progress)
         if not (place / "metrics.json").is_file():
-            _write_results(place, config, manifest, features, member)
+            _write_results(place, config, labelled, features, member)
     return folder
 
 

@@ -77,7 +77,7 @@ class TableMapping(BaseModel):
     construct_: Literal["apparent", "self_reported"] = Field(alias="construct")  # a pydantic method has the plain name
     judged_by: str = Field(min_length=1)
     rated: Literal["clip", "person"] = "clip"
-    transform: Literal["min_max", "z_score"] = "min_max"
+    transform: Literal["min_max", "z_score", "yeo_johnson"] = "min_max"
     delimiter: str | None = Field(None, min_length=1, max_length=1)
     encoding: str = "utf-8-sig"
     missing: list[str] = []

@@ -35,7 +35,7 @@ class _SchemaFile(BaseModel):
     name: str = Field(min_length=1)
     made_by: Literal["apparent", "self_reported"] = Field(alias="construct")  # a pydantic method has the plain name
     judged_by: str = Field(min_length=1)
-    transform: Literal["min_max", "z_score"] = "min_max"
+    transform: Literal["min_max", "z_score", "yeo_johnson"] = "min_max"
     rated: Literal["clip", "person"] = "clip"
     traits: list[_TraitEntry] = Field(min_length=1)
 
