@@ -1,7 +1,7 @@
 """Psycholinguistic measures over a sliding window of sentences: how a text goes on, as a series.
 
-After the text contours of "Pushing on Personality Detection from Verbal Behavior" (WASSA 2022). Its 437 measures come in
-part from closed dictionaries; these are the open ones: lengths, diversity, readability, punctuation, word categories.
+After the text contours of "Pushing on Personality Detection from Verbal Behavior" (WASSA 2022). Its 437 measures come
+in part from closed dictionaries; these are open: lengths, diversity, readability, punctuation, word categories.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Shares of word categories in what is said: a small open word list of our own, English.
 
-The list holds closed classes (pronouns, articles, prepositions, auxiliaries, conjunctions, negations, quantifiers) whole
-and a few frequent members of open ones. It was written for this file: it is no copy of LIWC or of another dictionary,
-and its shares are not comparable with theirs.
+The list holds closed classes (pronouns, articles, prepositions, auxiliaries, conjunctions, negations, quantifiers)
+whole and a few frequent members of open ones. It was written for this file: it is no copy of LIWC or of another
+dictionary, and its shares are not comparable with theirs.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _LISTS = {
     "isn't aren't wasn't weren't haven't hasn't hadn't couldn't shouldn't ain't without",
     "quantifier": "all any both each enough every few fewer less little lot lots many more most much none several some",
     "filler": "um uh er erm hmm mm mhm well anyway basically actually literally whatever okay ok yeah yep",
-    "tentative": "maybe perhaps probably possibly might could seem seems seemed guess suppose sort kind somewhat almost "
-    "fairly quite apparently likely unlikely depends unsure hopefully",
+    "tentative": "maybe perhaps probably possibly might could seem seems seemed guess suppose sort kind somewhat "
+    "almost fairly quite apparently likely unlikely depends unsure hopefully",
     "certain": "always never definitely certainly absolutely surely obviously clearly completely totally exactly "
     "entirely must truly sure indeed undoubtedly every",
     "cognitive": "think thinks thinking thought know knows knowing knew believe believes believed understand "
@@ -57,7 +57,8 @@ _LISTS = {
     "achievement": "work works worked working goal goals achieve achieved plan plans planned planning finish finished "
     "organize organized win won success successful effort improve improved try tried best complete completed project "
     "deadline responsible careful detail details",
-    "past": "was were had did went said got made came took saw knew thought told gave found felt left kept yesterday ago",
+    "past": "was were had did went said got made came took saw knew thought told gave found felt left kept "
+    "yesterday ago",
     "future": "will shall going gonna tomorrow soon later next won't i'll we'll you'll they'll he'll she'll it'll",
 }
 CATEGORIES: dict[str, frozenset[str]] = {name: frozenset(listed.split()) for name, listed in _LISTS.items()}
@@ -82,7 +83,7 @@ def shares(said: Sequence[str]) -> NDArray[np.float32]:
     for word in said:
         for place in _OF_WORD.get(word, ()):
             counts[place] += 1
-    return counts / max(1, len(said))
+    return counts / np.float32(max(1, len(said)))
 
 
 def vectors(source: Source) -> Raw:
