@@ -44,9 +44,8 @@ class Encoder(nn.Module):
         self.as_given = config.width is None
         if config.width is None:
             return
-        self.standardize = Standardize(
-            config.size, clip=10.0 if config.pool == "max" else 3.0
-        )  # a maximum lies far out
+        clip = 10.0 if config.pool == "max" else 3.0  # in spreads of single steps: the largest of many lies far out
+        self.standardize = Standardize(config.size, clip)
         self.project = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(config.size, config.width))
 
     def frontend(self, raw: Tokens) -> Tokens:
