@@ -138,6 +138,7 @@ class RunConfig(BaseModel):
     fusion: Part
     head: Part
     loss: dict[str, float] = Field(min_length=1)
+    objective: Part = Part(use="supervised")
     modality_dropout: dict[str, float] | float = 0.0  # probability of clearing a stream's mask, for all or per stream
     optimizer: OptimizerConfig = OptimizerConfig()
     trainer: TrainerConfig = TrainerConfig()

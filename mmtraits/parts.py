@@ -1,13 +1,14 @@
 """The folder is the registry: `use: conv_mel` in a config is the file `encoders/conv_mel.py`.
 
-A part's file holds a pydantic `Config` and one class named for its folder: `Encoder`, `Fusion` or `Head`.
+A part's file holds a pydantic `Config` and one class named for its folder: `Encoder`, `Fusion`, `Head` or `Objective`.
+A class that gives losses of its own names them in `aux_losses`; `loss` in a config weights them.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -17,7 +18,10 @@ from pydantic import BaseModel, ValidationError
 from mmtraits.config import Part, RunConfig, describe
 from mmtraits.errors import ConfigError
 
-Folder = Literal["encoders", "fusion", "heads"]
+Folder = Literal["encoders", "fusion", "heads", "objectives"]
+CLASSES: dict[Folder, str] = {
+    "encoders": "Encoder", "fusion": "Fusion", "heads": "Head", "objectives": "Objective",
+}  # fmt: skip
 
 
 def names(folder: Folder) -> list[str]:
@@ -56,9 +60,15 @@ def head(part: Part, width: int, traits: int) -> Any:
     return module("heads", part.use).Head(options("heads", part), width, traits)
 
 
+def objective(part: Part, model: Any, loss_weights: Mapping[str, float]) -> Any:
+    """Build the Objective that trains `model`."""
+    return module("objectives", part.use).Objective(options("objectives", part), model, loss_weights)
+
+
 def problems(config: RunConfig) -> list[tuple[tuple[str, ...], str]]:
     """Give every problem inside the parts of a config as (key path, message); for `config.load(check=...)`."""
-    return [problem for keys, folder, part in _parts(config) for problem in _problems_of(keys, folder, part)]
+    found = [problem for keys, folder, part in _parts(config) for problem in _problems_of(keys, folder, part)]
+    return [*found, *_unknown_losses(config)]
 
 
 def _parts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], Folder, Part]]:
@@ -66,6 +76,24 @@ def _parts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], Folder, Part]]:
         yield ("streams", stream), "encoders", part
     yield ("fusion",), "fusion", config.fusion
     yield ("head",), "heads", config.head
+    yield ("objective",), "objectives", config.objective
+
+
+def _unknown_losses(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    from mmtraits import losses  # here, because this module is imported where torch is not
+
+    own = [
+        name
+        for _, folder, part in _parts(config)
+        if part.use in names(folder)
+        for name in getattr(getattr(module(folder, part.use), CLASSES[folder]), "aux_losses", ())
+    ]
+    known = [*losses.NAMES, *own]
+    for name in config.loss:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+            yield ("loss", name), f"no loss of that name; {hint}"
 
 
 def _problems_of(keys: tuple[str, ...], folder: Folder, part: Part) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import logging
 import math
 import random
-import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, RichProgressBar, WeightAveraging
-from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmtraits import losses, metrics, optimizer, run
+from mmtraits import losses, metrics, optimizer, parts, run
+from mmtraits import trainer as trainers
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.data.batch import Batch
@@ -47,11 +43,17 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
         self.strict_loading = False  # frozen networks are not in checkpoints
         self.model = model
         self.config = config
+        try:
+            self.objective = parts.objective(config.objective, model, config.loss)
+        except ValueError as error:
+            raise ConfigError(f"config {config.name!r}: {error}") from error
         self.manifest = manifest
         self.seed = seed
         self.history: list[dict[str, float]] = []
         self._losses: list[tuple[Tensor, Tensor]] = []
-        self._validated: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._logged: list[Mapping[str, Tensor]] = []
+        self._validated: list[tuple[Tensor, ...]] = []
+        self._unlabelled: list[tuple[int, Tensor]] = []
         self._since = time.monotonic()
 
     def configure_optimizers(self) -> Any:
@@ -64,7 +66,7 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
 
     def on_train_epoch_start(self) -> None:
         """Forget the losses of the last epoch."""
-        self._losses = []
+        self._losses, self._logged = [], []
         self._since = time.monotonic()
 
     def on_train_batch_start(self, batch: Batch, index: int) -> None:
@@ -78,30 +80,45 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch -> its loss ()."""
         features = drop_streams(batch.features, {s: self.config.dropout_of(s) for s in self.model.streams})
-        predictions, _ = self.model(features)
-        targets = self.model.to_target(batch.labels)
-        loss = losses.total(self.config.loss, predictions.float(), targets, batch.known)
+        loss, logged = self.objective(batch, features)
         self._losses.append((loss.detach(), batch.rows))
+        self._logged.append({name: value.detach() for name, value in logged.items()})
         if len(self._losses) % CHECK_STEPS == 0:
             self._check_losses()
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Keep what one batch predicts; nothing is averaged before the epoch's end."""
-        predictions, _ = self.model(batch.features)
-        self._validated.append((predictions.float(), batch.weight, batch.rows))
+        predictions, aux = self.model(batch.features)
+        more = [aux["log_variance"].float()] if "gaussian_nll" in self.config.loss else []
+        self._validated.append((batch.weight, batch.rows, predictions.float(), *more))
+        self._unlabelled.append((len(batch.rows), self._without_labels(batch, aux)))
+
+    def _without_labels(self, batch: Batch, aux: Mapping[str, Tensor]) -> Tensor:
+        """What validation loss holds besides the losses on labels: those of the parts, or only the objective's own."""
+        if self._own_validation:
+            loss: Tensor = self.objective(batch, batch.features)[0]
+            return loss
+        terms = [weight * aux[f"loss_{name}"] for name, weight in losses.split(self.config.loss)[1].items()]
+        return torch.stack(terms).sum() if terms else torch.zeros(())
+
+    @property
+    def _own_validation(self) -> bool:
+        return bool(getattr(self.objective, "own_validation", False))
 
     def on_validation_epoch_end(self) -> None:
         """Metrics over the whole split, one row per clip; the row of the epoch in metrics.csv."""
         self._check_losses()
-        predictions, weight, rows = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
-        self._validated = []
-        clips, targets = by_clip(rows, weight, predictions)
-        _, scores = by_clip(rows, weight, self.model.to_scale(predictions))
-        labels = self.manifest.labels[clips]
-        found = _validation(self.config.loss, self.model, self.manifest, clips, labels, targets, scores)
+        weight, rows, *said = (torch.cat(batches) for batches in zip(*self._validated, strict=True))
+        clips, scores = by_clip(rows, weight, self.model.to_scale(said[0]))
+        targets = [by_clip(rows, weight, values)[1] for values in said]
+        weights = {} if self._own_validation else losses.split(self.config.loss)[0]
+        found = _validation(weights, self.model, self.manifest, clips, targets, scores)
+        found["val_loss"] += _mean(self._unlabelled)
+        self._validated, self._unlabelled = [], []
         train_loss = torch.stack([loss for loss, _ in self._losses]).mean().item() if self._losses else math.nan
-        values = {"train_loss": train_loss, **found}
+        logged = {f"train_{name}": _mean([(1, step[name]) for step in self._logged]) for name in self._logged[0]}
+        values = {"train_loss": train_loss, **logged, **found}
         self.log_dict(values, prog_bar=True)
         seconds = time.monotonic() - self._since
         lr = self.optimizers().param_groups[0]["lr"]
@@ -115,12 +132,28 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
         """Leave frozen networks out, keep the history."""
         checkpoint["history"] = self.history
         if not self.config.trainer.average_weights:  # Lightning's averaging wants all of its own back
-            kept = {f"model.{name}" for name in trained_state(self.model)}
+            kept = {f"model.{name}" for name in trained_state(self.model)} | self._of_objective()
             checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue the history."""
         self.history = checkpoint["history"]
+
+    def _add_objective(self, adamw: torch.optim.Optimizer) -> None:
+        shared = {id(parameter) for parameter in self.model.parameters()}
+        own = [p for p in self.objective.parameters() if p.requires_grad and id(p) not in shared]
+        for some, decay in (
+            ([p for p in own if p.ndim > 1], self.config.optimizer.weight_decay),
+            ([p for p in own if p.ndim < 2], 0.0),
+        ):
+            if some:
+                adamw.add_param_group({"params": some, "weight_decay": decay})
+
+    def _of_objective(self) -> set[str]:
+        """Names of what the objective alone holds."""
+        shared = {id(tensor) for tensor in self.model.state_dict(keep_vars=True).values()}
+        own = self.objective.state_dict(keep_vars=True).items()
+        return {f"objective.{name}" for name, tensor in own if id(tensor) not in shared}
 
     def _check_losses(self) -> None:
         recent = self._losses[-CHECK_STEPS:]
@@ -140,15 +173,22 @@ def _validation(
     model: TraitModel,
     manifest: Manifest,
     clips: Rows,
-    labels: NDArray[np.float64],
-    targets: NDArray[np.float64],
+    targets: Sequence[NDArray[np.float64]],
     scores: NDArray[np.float64],
 ) -> dict[str, float]:
+    """targets: predictions (N, K) in target space, and their log variances where there are any."""
+    labels = manifest.labels[clips]
     known = torch.from_numpy(np.isfinite(labels))
     wanted = model.to_target(torch.from_numpy(labels).to(model.shift.device)).cpu()
-    loss = losses.total(weights, torch.from_numpy(targets), wanted, known)
+    predictions, *more = map(torch.from_numpy, targets)
+    loss = losses.total(weights, predictions, wanted, known, {"log_variance": more[0]} if more else None)
     mean = metrics.table(labels, scores, [manifest.clips[row].id for row in clips], manifest.schema)["mean"]
     return {"val_loss": loss.item(), **{f"val_{name}": mean[name] for name in ("mae", "ccc", "pearson", "r2")}}
+
+
+def _mean(values: Sequence[tuple[int, Tensor]]) -> float:
+    """Mean of scalars by weight."""
+    return sum(weight * value.item() for weight, value in values) / max(1, sum(weight for weight, _ in values))
 
 
 # ---------------------------------------------------------------------------------------------------- fitting
@@ -194,14 +234,18 @@ def _device(config: RunConfig) -> torch.device:
     return torch.device("cuda" if gpu else "cpu")
 
 
-def _prepared(config: RunConfig, manifest: Manifest, features: Extraction, member: Member) -> TraitModel:
-    """A fresh model whose input and output scales are fitted on the member's training rows."""
+def _prepared(config: RunConfig, manifest: Manifest, features: Extraction, member: Member) -> TraitTask:
+    """A fresh model whose input and output scales are fitted on the member's training rows, and what trains it."""
     _seed(member.seed)
     train = features.of(member.rows["train"])
     if not train or not features.of(member.rows["val"]):
         raise ConfigError(f"{manifest.path}: member {member.name} has no usable training or validation clip")
     model = build(config, manifest.schema, member.transform)
     labels = torch.from_numpy(manifest.labels[sorted({window.row for window in train})])
+    try:
+        losses.check_targets(config.loss, model.to_target(labels), torch.isfinite(labels))
+    except ValueError as error:
+        raise ConfigError(f"{manifest.path}: {error}") from None
     model.fit_output(model.to_target(labels), torch.isfinite(labels))
     for stream in model.streams:
         real = [raw.data[raw.mask] for raw in _sample(train, stream)]
@@ -210,7 +254,7 @@ def _prepared(config: RunConfig, manifest: Manifest, features: Extraction, membe
         standardize: Any = getattr(model.encoders[stream], "standardize", None)
         if standardize is not None:
             standardize.fit(torch.from_numpy(np.concatenate(real)).float())
-    return model
+    return TraitTask(model, config, manifest, member.seed)
 
 
 def _sample(windows: Sequence[Window], stream: str, most: int = 4096) -> Iterator[Raw]:
@@ -232,11 +276,14 @@ def _train(
     manifest: Manifest,
     features: Extraction,
     member: Member,
-    model: TraitModel,
+    task: TraitTask,
     progress: bool,
 ) -> None:
     """Train one member, from its last checkpoint where there is one; leaves best.safetensors."""
-    train, val = (WindowDataset(features.of(member.rows[split]), manifest.labels) for split in ("train", "val"))
+    groups = np.unique(_owners(manifest, range(len(manifest.clips))), return_inverse=True)[1]
+    train, val = (
+        WindowDataset(features.of(member.rows[split]), manifest.labels, groups=groups) for split in ("train", "val")
+    )
     data = ClipData(
         train,
         val,
@@ -244,13 +291,14 @@ def _train(
         workers=config.data.workers,
         seed=member.seed,
         pinned=_device(config).type == "cuda",
-        persons=_owners(manifest, train) if config.data.balance == "person" else None,
+        persons=_owners(manifest, [window.row for window in train.windows])
+        if config.data.balance == "person"
+        else None,
     )
-    task = TraitTask(model, config, manifest, member.seed)
     last = folder / "last.ckpt"
-    with _quiet():
-        trainer = _trainer(folder, config, progress)
-        _run(trainer, task, data, last if last.is_file() else None)
+    with trainers.quiet():
+        trainer = trainers.make(folder, config, progress)
+        trainers.fit(trainer, task, data, last if last.is_file() else None)
     chosen = folder / "best.ckpt" if config.trainer.patience else last
     state = torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"]
     task.load_state_dict(state, strict=False)
@@ -258,9 +306,9 @@ def _train(
         run.save_member(folder, task.model)
 
 
-def _owners(manifest: Manifest, windows: WindowDataset) -> list[str]:
-    """Whose each window is; a clip without a person is its own."""
-    clips = [manifest.clips[window.row] for window in windows.windows]
+def _owners(manifest: Manifest, rows: Iterable[int]) -> list[str]:
+    """Whose each row of the manifest is; a clip without a person is its own."""
+    clips = [manifest.clips[row] for row in rows]
     return [f"person {clip.person}" if clip.person else f"clip {clip.id}" for clip in clips]
 
 
@@ -278,78 +326,3 @@ def _write_results(folder: Path, config: RunConfig, manifest: Manifest, features
         ids = [manifest.clips[row].id for row in clips]
         about[split] = metrics.table(manifest.labels[clips], scores, ids, manifest.schema) if ids else None
     run.write_json(folder / "metrics.json", about)
-
-
-def _run(trainer: lightning.Trainer, task: TraitTask, data: ClipData, checkpoint: Path | None) -> None:
-    """Fit; an interruption comes out as itself, where Lightning would leave the program and ignore the next one."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
-
-
-def _trainer(folder: Path, config: RunConfig, progress: bool) -> lightning.Trainer:
-    options = config.trainer
-    return lightning.Trainer(
-        default_root_dir=folder,
-        accelerator=options.accelerator,
-        devices=options.devices,
-        precision=options.precision,
-        max_epochs=options.max_epochs,
-        gradient_clip_val=options.gradient_clip or None,
-        callbacks=_callbacks(folder, config, progress),
-        logger=TensorBoardLogger(folder, name="tensorboard", version=""),
-        log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the loaders divide training themselves and never divide evaluation
-    )
-
-
-def _callbacks(folder: Path, config: RunConfig, progress: bool) -> list[Callback]:
-    options = config.trainer
-    mode = "max" if options.monitor in ("val_ccc", "val_pearson") else "min"
-    # At the very end of an epoch: Lightning resumes from there exactly, and not from the validation inside the epoch.
-    saving: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    callbacks: list[Callback] = [ModelCheckpoint(**saving, filename="last")]
-    if progress:
-        callbacks.append(RichProgressBar(refresh_rate=20))
-    if options.average_weights:
-        callbacks.append(WeightAveraging(use_buffers=False, avg_fn=_average(options.average_weights)))
-    if options.patience is not None:
-        callbacks.append(EarlyStopping(options.monitor, mode=mode, patience=options.patience, check_finite=False))
-        callbacks.append(ModelCheckpoint(**saving, filename="best", monitor=options.monitor, mode=mode))
-    return callbacks
-
-
-def _average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
-    """Exponential moving average; levels of frozen int8 weights stay as they are."""
-
-    def step(average: Tensor, current: Tensor, count: Any) -> Tensor:
-        return average.lerp(current, 1 - decay) if current.is_floating_point() else current
-
-    return step
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's greetings, its advice on workers for what lies in memory, its word on a resumed folder."""
-    names = ("lightning.pytorch", "lightning.fabric")
-    levels = {name: logging.getLogger(name).level for name in names}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers")
-        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-        warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")  # frozen networks are meant to be
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)  # lightning 2.6 on torch 2.13
-        try:
-            for name in names:
-                logging.getLogger(name).setLevel(logging.WARNING)
-            yield
-        finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)

@@ -15,19 +15,24 @@ from mmtraits.tokens import Tokens
 
 
 class Item(NamedTuple):
-    """One window of one clip: its manifest row, the seconds that it stands for, its streams, its clip's labels (K,)."""
+    """One window of one clip: its manifest row, the seconds that it stands for, its streams, its clip's labels (K,).
+
+    group: whose it is, the same number for windows of one person.
+    """
 
     row: int
     seconds: float
     streams: Mapping[str, Raw]
     labels: NDArray[np.floating[Any]]
+    group: int = -1
 
 
 class Batch(NamedTuple):
     """B windows. An unknown label is 0 with `known` False.
 
     features: {stream: Tokens (B, T_p, ...)}, what front-ends gave; labels (B, K) float32 on the schema's scale;
-    known (B, K) bool; weight (B,) float32, seconds; rows (B,) int64, rows of the manifest.
+    known (B, K) bool; weight (B,) float32, seconds; rows (B,) int64, rows of the manifest; groups (B,) int64, whose
+    each is.
     """
 
     features: dict[str, Tokens]
@@ -35,6 +40,7 @@ class Batch(NamedTuple):
     known: Tensor
     weight: Tensor
     rows: Tensor
+    groups: Tensor
 
 
 def to_tokens(raws: Sequence[Raw]) -> Tokens:
@@ -53,4 +59,5 @@ def collate(items: Sequence[Item]) -> Batch:
         known=torch.from_numpy(known),
         weight=torch.tensor([item.seconds for item in items], dtype=torch.float32),
         rows=torch.tensor([item.row for item in items], dtype=torch.int64),
+        groups=torch.tensor([item.group for item in items], dtype=torch.int64),
     )

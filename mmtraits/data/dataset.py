@@ -60,15 +60,21 @@ class Window:
 class WindowDataset(Dataset[Item]):
     """The windows of some rows, in the order given; labels (N, K) of the whole manifest, NaN = unknown.
 
-    `keep` clears the mask of every stream that it does not name: the same clips, seen by fewer streams.
+    `keep` clears the mask of every stream that it does not name: the same clips, seen by fewer streams. `groups` (N,):
+    the number of each clip's person; without them every clip is its own.
     """
 
     def __init__(
-        self, windows: Sequence[Window], labels: NDArray[np.floating[Any]], keep: frozenset[str] | None = None
+        self,
+        windows: Sequence[Window],
+        labels: NDArray[np.floating[Any]],
+        keep: frozenset[str] | None = None,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         self.windows = tuple(windows)
         self.labels = np.asarray(labels, np.float32)
         self.keep = keep
+        self.groups = np.arange(len(self.labels)) if groups is None else groups
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -76,7 +82,7 @@ class WindowDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         window = self.windows[index]
         streams = {name: self._stream(name, source) for name, source in window.streams.items()}
-        return Item(window.row, window.seconds, streams, self.labels[window.row])
+        return Item(window.row, window.seconds, streams, self.labels[window.row], int(self.groups[window.row]))
 
     def _stream(self, name: str, source: Held | Stored) -> Raw:
         raw = source.read()

@@ -132,6 +132,15 @@ def test_part_problems_are_located_with_suggestions(base: Path, tmp_path: Path) 
     assert "head.hidden: unknown key" in message
 
 
+def test_unknown_losses_are_located_with_suggestions(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="child.yaml:2: loss.cccc: no loss of that name; did you mean 'ccc'"):
+        config.load(child(tmp_path, "loss: {cccc: 1.0}\n"), check=parts.problems)
+    with pytest.raises(ConfigError) as error:
+        config.load(child(tmp_path, "loss: {zzz: 1.0}\nhead: {use: nothing}\n"), check=parts.problems)
+    assert "loss.zzz: no loss of that name; there are mse, l1, huber, ccc" in str(error.value)
+    assert "head: use: found 'nothing'" in str(error.value)
+
+
 def test_json_schema_names_every_key() -> None:
     assert {"extends", "streams", "fusion", "head", "loss", "trainer"} <= set(config.json_schema()["properties"])
 
@@ -164,8 +173,8 @@ def test_a_config_of_before_gives_the_same_run_and_one_of_now_round_trips(base: 
     (tmp_path / "dumped.yaml").write_text(config.dump(found))
     assert config.load(tmp_path / "dumped.yaml") == found
     before = config.dump(config.load(base)).splitlines()
-    new = ("  stratify:", "  allow_leakage:", "  balance:")
+    new = ("  stratify:", "  allow_leakage:", "  balance:", "objective:", "  use: supervised")
     old = "\n".join(line for line in before if not line.startswith(new))
     (tmp_path / "old.yaml").write_text(old)
-    assert len(old.splitlines()) == len(before) - 3
+    assert len(old.splitlines()) == len(before) - len(new)
     assert config.load(tmp_path / "old.yaml") == config.load(base)

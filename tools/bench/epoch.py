@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from mmtraits import losses, parts, train
+from mmtraits import trainer as trainers
 from mmtraits.config import RunConfig, from_data
 from mmtraits.data.batch import Batch, collate
 from mmtraits.data.datamodule import ClipData
@@ -136,8 +137,8 @@ def main() -> None:
     data = ClipData(*halves, batch_size=options.batch)
     model = build(config, SCHEMA, TargetTransform.fit(SCHEMA, manifest.labels))
     bare = Bare(config, model, data)
-    with tempfile.TemporaryDirectory() as folder, train._quiet():
-        trainer = train._trainer(Path(folder), config, options.progress)
+    with tempfile.TemporaryDirectory() as folder, trainers.quiet():
+        trainer = trainers.make(Path(folder), config, options.progress)
         trainer.callbacks.insert(0, bare)
         trainer.fit(train.TraitTask(model, config, manifest, seed=0), datamodule=data)
     medians = {name: statistics.median(seconds[1:]) for name, seconds in bare.seconds.items()}
