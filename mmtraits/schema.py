@@ -221,10 +221,12 @@ class TextSpec:
     """int64 token ids (T,), special tokens included, cut at `max_ids`.
 
     `tokenizer` is a tokenizer.json: `package:NAME/PATH` in an installed package, or a path (in a bundle: inside it).
+    turns: `own` is what the scored speaker says; `dialogue` everybody's turns, as `Speaker: ... Others: ...`.
     """
 
     tokenizer: str
     max_ids: int = 256
+    turns: Literal["own", "dialogue"] = "own"
     kind: Literal["text"] = "text"
 
     def empty(self) -> Raw:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import TypeGuard
 
@@ -216,10 +217,22 @@ def _text(
     found = {}
     for name, spec in specs.items():
         if isinstance(spec, TextSpec):
-            ids, truncated = _tokenizer(spec, root).encode(source.text)
+            text = source.text if spec.turns == "own" else _dialogue(source)
+            ids, truncated = _tokenizer(spec, root).encode(text)
             found[name] = Raw(ids, np.ones(len(ids), np.bool_))
             report.reasons |= {"text_truncated"} if truncated else set()
     return found
+
+
+def _dialogue(source: features.Source) -> str:
+    """What everybody says in the window, with who says it in front where it is not who spoke before."""
+    turns = _said_in(list(source.turns), source.span_s)
+    if source.clip.speaker is None or not any(turn.speaker for turn in turns):
+        return " ".join(turn.text for turn in turns)
+    said = []
+    for own, some in groupby(turns, key=lambda turn: turn.speaker == source.clip.speaker):
+        said.append(" ".join(["Speaker:" if own else "Others:", *(turn.text for turn in some)]))
+    return " ".join(said)
 
 
 def _produced(specs: Mapping[str, InputSpec], source: features.Source) -> dict[str, Raw]:

