@@ -33,6 +33,7 @@ from mmtraits.data.dataset import Held, Window
 from mmtraits.data.features import read_features
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError, MMTraitsError, joined
+from mmtraits.media import turns
 from mmtraits.media.cache import Store, Stored, file_digest
 from mmtraits.media.load import LoadedClip, load
 from mmtraits.media.sampling import time_covered
@@ -132,7 +133,9 @@ def _possible(clip: Clip, spec: InputSpec) -> bool:
 
 def _content(clip: Clip, digests: _Digests) -> str:
     files = [None if path is None else digests.of(path) for path in (clip.video, clip.audio, clip.transcript)]
-    return json.dumps([*files, clip.text, clip.start_s, clip.end_s, clip.speaker])
+    beside = turns.sidecar(clip)
+    spoken = [digests.of(beside)] if beside else []
+    return json.dumps([*files, clip.text, clip.start_s, clip.end_s, clip.speaker, *spoken])
 
 
 class _Digests:
