@@ -144,7 +144,8 @@ def _composed(
     fronts: Sequence[Front],
 ) -> Any:
     """The front-ends' graph, then each member's own with its weights, then the mean of those that say the same."""
-    graph, constants = front.graph, {}
+    graph = front.graph
+    constants: dict[int, dict[str, str]] = {}  # by design
     for n, (member, model, owner) in enumerate(zip(traced, members, owners, strict=True)):
         read = {name for node in member.graph.node for name in node.input}
         if id(member) not in constants:

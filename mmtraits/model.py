@@ -107,13 +107,13 @@ def _width(encoder: Any) -> int:
 
 
 def _projection(stream: str, width: int, fusion: Any) -> nn.Module:
-    """Tokens to the fusion's width; as they are where it has projections of its own (`reads`: the widths it expects)."""
+    """Tokens to the fusion's width; as they are where it projects them itself (`reads`: the widths it expects)."""
     reads: Mapping[str, int] = getattr(fusion, "reads", {})
     if stream not in reads:
         return nn.Linear(width, fusion.width)
     if width != reads[stream]:
         raise ConfigError(
-            f"streams.{stream}: its encoder gives tokens of {width}; the fusion was told {reads[stream]}, make them equal"
+            f"streams.{stream}: its encoder gives tokens of {width}; the fusion expects {reads[stream]}; make them equal"
         )
     return nn.Identity()
 

@@ -62,7 +62,13 @@ def schedules(
         group["lr"] /= warmup + 1
     rising = torch.optim.lr_scheduler.MultiplicativeLR(optimizer, _growth(warmup))
     falling = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, trainer.mode, factor=options.factor, patience=options.patience, min_lr=options.min_lr, eps=0.0
+        optimizer,
+        trainer.mode,
+        factor=options.factor,
+        patience=options.patience,
+        threshold=0.0,  # torch's own, in parts of the best, takes an equal value below 0 for a better one
+        min_lr=options.min_lr,
+        eps=0.0,
     )
     return [
         {"scheduler": rising, "interval": "step"},

@@ -75,6 +75,8 @@ def _parts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], Folder, Part]]:
     for stream, part in config.streams.items():
         yield ("streams", stream), "encoders", part
     yield ("fusion",), "fusion", config.fusion
+    for trait, part in config.runs.fusion.items():
+        yield ("runs", "fusion", trait), "fusion", part
     yield ("head",), "heads", config.head
     yield ("objective",), "objectives", config.objective
 
