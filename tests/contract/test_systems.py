@@ -1,4 +1,4 @@
-"""Every config of configs/systems: it says what it is, loads, round-trips and builds, on its corpus's traits or ours."""
+"""Every config of configs/systems: says what it is, loads, round-trips and builds, on its corpus's traits or ours."""
 
 from __future__ import annotations
 
