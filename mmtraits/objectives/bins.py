@@ -1,9 +1,8 @@
-"""Labels as scores and as bins: first the bins alone, then the losses of the config with `bins` among them."""
+"""Labels as scores and as bins: first the bins alone, then beside the losses of the config."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,26 +15,27 @@ from mmtraits.tokens import Tokens
 
 
 class Config(BaseModel):
-    """`classify_steps`: how many steps train the classification alone."""
+    """`classify_steps`: how many steps train the classification alone; `weight`: of it, beside the other losses."""
 
     model_config = ConfigDict(extra="forbid")
+    weight: float = Field(default=0.5, gt=0)
     classify_steps: int = Field(default=0, ge=0)
 
 
 class Objective(nn.Module):
     """Classification, then classification and regression: the two stages of CR-Net (Li et al., IJCV 2020).
 
-    Gives the loss `bins`, the cross-entropy of a head's `bins` with labels divided between their two nearest bins.
-    Raises ValueError for a head without bins.
+    Classification is the cross-entropy of a head's `bins` with labels divided between their two nearest bins. Raises
+    ValueError for a head without bins.
     """
 
-    aux_losses: ClassVar[tuple[str, ...]] = ("bins",)
     steps: Tensor
 
     def __init__(self, config: Config, model: TraitModel, loss_weights: Mapping[str, float]) -> None:
         super().__init__()
         self.model = model
         self.loss_weights = dict(loss_weights)
+        self.weight = config.weight
         self.classify_steps = config.classify_steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
@@ -46,13 +46,11 @@ class Objective(nn.Module):
             raise ValueError(f"objective bins: the head gives {', '.join(aux) or 'no bins'}; use a head as cr_net")
         targets = self.model.to_target(batch.labels)
         classified = cross_entropy(aux["bins"].float(), targets, batch.known)
-        both = losses.total(
-            self.loss_weights, predictions.float(), targets, batch.known, {**aux, "loss_bins": classified}
-        )
+        scored = losses.total(self.loss_weights, predictions.float(), targets, batch.known, aux)
         first = self.steps < self.classify_steps
         if self.training:
             self.steps += 1
-        return torch.where(first, classified, both), {"bins": classified.detach()}
+        return torch.where(first, classified, self.weight * classified + scored), {"bins": classified.detach()}
 
 
 def soft_bins(targets: Tensor, bins: int) -> Tensor:
