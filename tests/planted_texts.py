@@ -24,11 +24,12 @@ def plant(
     """Write the corpus. warm: share of pleasant among loaded words; elaborate: of long among other words; rising: how
     sentences grow from the first to the last, their mean length the same.
 
-    scale: labels run from 0 to it. binary: labels are 0 or 1; every `unknown`-th is then missing, by trait in turn.
+    scale: labels run from 0 to it. binary: labels are 0 or 1 and traits .1 or .9. Every `unknown`-th label is missing.
     """
     draw = np.random.default_rng(0)
     planted = np.repeat(draw.uniform(size=(texts // per_person, len(TRAITS))), per_person, 0)
     labels = (planted > 0.5).astype(float) if binary else scale * planted
+    planted = np.where(labels > 0.5, 0.9, 0.1) if binary else planted
     for trait in range(len(TRAITS)) if unknown else ():
         labels[trait::unknown, trait] = np.nan
     kind = "binary" if binary else "continuous"

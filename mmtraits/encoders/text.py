@@ -52,9 +52,9 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.spec = TextSpec(tokenizer=_tokenizer(config.model), max_ids=config.max_ids)
+        self.spec = TextSpec(tokenizer=tokenizer_of(config.model), max_ids=config.max_ids)
         self.width = config.width
-        network = _network(config.model, config.layers)
+        network = network_of(config.model, config.layers)
         self.pad_id = int(network.config.pad_token_id or 0)
         states = int(network.config.hidden_size)
         self.network = Frozen(network, config.storage)
@@ -69,7 +69,7 @@ class Encoder(nn.Module):
     def frontend(self, raw: Tokens) -> Tokens:
         """Ids int64 (B, T) -> states (B, T, states), 0 under the mask; or their mean and length (B, 1, states + 1)."""
         ids = torch.where(raw.mask, raw.data, self.pad_id)
-        states: Tensor = self.network(input_ids=ids, attention_mask=_visible(raw.mask).long()).last_hidden_state
+        states: Tensor = self.network(input_ids=ids, attention_mask=visible(raw.mask).long()).last_hidden_state
         tokens = Tokens(hidden(Tokens(states, raw.mask)), raw.mask)
         if self.pool == "none":
             return tokens
@@ -89,13 +89,13 @@ class Encoder(nn.Module):
         return self.adapt(self.frontend(raw))
 
 
-def _visible(mask: Tensor) -> Tensor:
+def visible(mask: Tensor) -> Tensor:
     """The mask, with one place opened in rows that have none: a softmax over nothing is NaN."""
     first = torch.arange(mask.shape[1], device=mask.device) == 0
     return mask | (~mask.any(dim=1, keepdim=True) & first)
 
 
-def _network(model: str, layers: int | None) -> Any:
+def network_of(model: str, layers: int | None) -> Any:
     """The network cut after `layers`; ConfigError where it has fewer."""
     source = _source(model)
     deepest = int(AutoConfig.from_pretrained(source).num_hidden_layers)
@@ -114,7 +114,8 @@ def _source(model: str) -> str:
     return str(located(model)) if model.startswith(PACKAGE) or Path(model).exists() else model
 
 
-def _tokenizer(model: str) -> str:
+def tokenizer_of(model: str) -> str:
+    """The tokenizer.json of a model, as `TextSpec.tokenizer` names it."""
     if model.startswith(PACKAGE):
         return f"{model.rstrip('/')}/tokenizer.json"
     return str(Path(model) / "tokenizer.json") if Path(model).exists() else str(cached_file(model, "tokenizer.json"))
