@@ -66,6 +66,7 @@ SMALL: dict[tuple[str, str], list[tuple[Mapping[str, Any], Callable[[Path], Mapp
     ("encoders", "precomputed"): [
         ({"size": 5, "width": 8}, None),
         ({"size": 5, "width": 8, "pool": "mean"}, None),
+        ({"size": 5, "width": 8, "pool": "max"}, None),
     ],
     ("encoders", "voice"): [({"width": 8, "tokens": 2}, None)],
     ("encoders", "conv_mel"): [({"mels": 16, "width": 8}, None)],
