@@ -4,6 +4,9 @@ KIND: openface, pyfeat, opensmile (CSV files or folders of them) or mmsa (one pi
 mmtraits/data/imports.py. MANIFEST, a prepared folder, gets NAME.npz and the column feature_NAME; everything else in it
 stays. A file belongs to the clip with its name, or to every clip cut from the medium with its name; of such a clip only
 the steps inside its stretch are taken. Nothing is filled in: a clip without features has none.
+
+--pool behaviour gives a vector of named statistics of motion (mmtraits/media/features/behaviour.py); with
+--columns "AU*_r" "pose_*" "x_*" "y_*" it tells the asymmetry of OpenFace's landmarks too.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ from mmtraits.data import imports
 from mmtraits.data import manifest as manifests
 from mmtraits.data.prepare import Dropped, finish, run
 from mmtraits.errors import ManifestError
+from mmtraits.media.features import behaviour
 from mmtraits.schema import Clip
 
 Steps = NDArray[np.float32]
 KINDS = ("openface", "pyfeat", "opensmile", "mmsa")
-POOLS = ("none", "mean", "mean_std")
+POOLS = ("none", "mean", "mean_std", "behaviour")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +70,12 @@ def prepare(
         raise ManifestError(f"{corpus.path}: expected clips.csv, or the folder that holds one (unpack a clips.csv.gz)")
     found = _read(kind, source, columns, modality, fps)
     dropped = Dropped()
-    steps = {clip: _pooled(values, pool) for clip, values in _matched(found, corpus.clips, dropped).items()}
+    names, steps = _pooled(_matched(found, corpus.clips, dropped), pool, dropped)
     if not steps:
         raise ManifestError("\n".join([f"{corpus.path}: no clip got features; nothing was written", *dropped.lines()]))
     for clip in corpus.clips:
         if clip.id not in steps:
             dropped.add(clip.id, f"clips without {stream} features")
-    names = next(iter(found.values())).names
-    names = (*names, *(f"{name}_sd" for name in names)) if pool == "mean_std" else names
     arrays, references = _written(steps, f"{stream}.npz")
     report = finish(
         replace(corpus, clips=tuple(_with(clip, stream, references.get(clip.id)) for clip in corpus.clips)),
@@ -127,10 +129,12 @@ def _files(source: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
 # ---------------------------------------------------------------------------------------------------- files to clips
 
 
-def _matched(found: Mapping[str, imports.Imported], clips: Sequence[Clip], dropped: Dropped) -> dict[str, Steps]:
-    """Steps (T, D) by clip id, in the manifest's order."""
+def _matched(
+    found: Mapping[str, imports.Imported], clips: Sequence[Clip], dropped: Dropped
+) -> dict[str, imports.Imported]:
+    """What each clip has of it, by id, in the manifest's order."""
     by_id, by_medium = _names_of(clips)
-    steps: dict[str, Steps] = {}
+    steps: dict[str, imports.Imported] = {}
     for key, features in found.items():
         names = (key, imports.stem(key), key.replace("$_$", "_"))  # MMSA joins video and clip by $_$
         whole = next((by_id[name] for name in names if name in by_id), {})
@@ -142,9 +146,9 @@ def _matched(found: Mapping[str, imports.Imported], clips: Sequence[Clip], dropp
         elif not len(features.values):
             dropped.add(key, "features of which no row is left")
         for name, clip in ({} if len(whole) > 1 else {**whole, **parts}).items():
-            values = _inside(features, clip, dropped) if name in parts else features.values
-            if len(values):
-                steps[name] = values
+            own = _inside(features, clip, dropped) if name in parts else features
+            if len(own.values):
+                steps[name] = own
     return {clip.id: steps[clip.id] for clip in clips if clip.id in steps}
 
 
@@ -162,28 +166,55 @@ def _names_of(clips: Sequence[Clip]) -> tuple[dict[str, dict[str, Clip]], dict[s
     return by_id, by_medium
 
 
-def _inside(features: imports.Imported, clip: Clip, dropped: Dropped) -> Steps:
+def _inside(features: imports.Imported, clip: Clip, dropped: Dropped) -> imports.Imported:
     """The steps inside the clip's stretch of its medium."""
     if not len(features.values) or (clip.start_s == 0 and clip.end_s is None):
-        return features.values
+        return features
     if features.times_s is None:
         dropped.add(clip.id, "its features tell no times, so that its stretch cannot be cut out")
-        return features.values[:0]
+        return features._replace(values=features.values[:0])
     end_s = np.inf if clip.end_s is None else clip.end_s
-    values = features.values[(features.times_s >= clip.start_s) & (features.times_s < end_s)]
-    if not len(values):
+    inside = (features.times_s >= clip.start_s) & (features.times_s < end_s)
+    if not inside.any():
         dropped.add(clip.id, "no step inside its stretch of the medium")
-    return values
+    return features._replace(values=features.values[inside], times_s=features.times_s[inside])
 
 
 # ---------------------------------------------------------------------------------------------------- what is written
 
 
-def _pooled(values: Steps, pool: str) -> Steps:
+def _pooled(
+    found: Mapping[str, imports.Imported], pool: str, dropped: Dropped
+) -> tuple[tuple[str, ...], dict[str, Steps]]:
+    """Names of the columns, and what each clip gets: its steps, or one vector of them."""
+    names = next((features.names for features in found.values()), ())
+    if pool == "behaviour":
+        return _behaviour(found, dropped)
     if pool == "none":
-        return values
-    mean, deviation = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-    return np.concatenate([mean, deviation] if pool == "mean_std" else [mean])[None].astype(np.float32)
+        return names, {clip: features.values for clip, features in found.items()}
+    vectors = {}
+    for clip, features in found.items():
+        mean, deviation = features.values.mean(axis=0, dtype=np.float64), features.values.std(axis=0, dtype=np.float64)
+        vectors[clip] = np.concatenate([mean, deviation] if pool == "mean_std" else [mean])[None].astype(np.float32)
+    return (*names, *(f"{name}_sd" for name in names)) if pool == "mean_std" else names, vectors
+
+
+def _behaviour(found: Mapping[str, imports.Imported], dropped: Dropped) -> tuple[tuple[str, ...], dict[str, Steps]]:
+    """How the series of each clip move: gaps in time are bridged, at the rate that most steps have."""
+    names: tuple[str, ...] = ()
+    vectors = {}
+    for clip, features in found.items():
+        if features.times_s is None:
+            raise ManifestError(f"--pool behaviour: {clip}: its features tell no times; give --fps, or another --pool")
+        told = None
+        if len(features.values) >= behaviour.MIN_STEPS:
+            fps = float(1 / np.median(np.diff(features.times_s)))
+            told = behaviour.summary(behaviour.uniform(features.values, features.times_s, fps), features.names, fps)
+        if told is None:
+            dropped.add(clip, f"fewer than {behaviour.MIN_STEPS} steps, too few for statistics of motion")
+        else:
+            names, vectors[clip] = told.names, told.values[None].astype(np.float32)
+    return names, vectors
 
 
 def _written(steps: Mapping[str, Steps], file: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:

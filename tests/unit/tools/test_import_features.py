@@ -220,3 +220,28 @@ def test_a_manifest_of_another_name(corpus: Path, tmp_path: Path, capsys) -> Non
     source = openface(tmp_path / "of", "one", 1)
     assert tool.main(["openface", str(source), str(corpus / "mine.csv"), "--stream", "aus"]) == 2
     assert "mine.csv: expected clips.csv" in capsys.readouterr().err
+
+
+def test_behaviour_of_openface_series(corpus: Path, tmp_path: Path, capsys) -> None:
+    values = (2 + np.sin(np.arange(40) * np.pi / 2)).tolist()  # 0.5 Hz: the file has two frames a second
+    source = openface(tmp_path / "of", "one", *values)
+    openface(source, "two", 1, 1, 1)
+    assert add(corpus, "openface", source, pool="behaviour", columns="AU*_r") == 0
+    names = (corpus / "aus.columns.txt").read_text().split()
+    found = read(corpus)
+    (clip,) = [clip for clip in found.clips if "aus" in clip.features]
+    assert clip.id == "one.mp4"
+    (vector,) = read_features(found.folder, [clip.features["aus"]])
+    named = dict(zip(names, vector[0].tolist(), strict=True))
+    assert named["AU01_r_range"] == pytest.approx(2)
+    assert named["AU01_r_peak_frequency_2s"] == pytest.approx(30, abs=2)
+    assert "1, fewer than 8 steps, too few for statistics of motion: two" in capsys.readouterr().out
+
+
+def test_behaviour_needs_times(corpus: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "pf").mkdir()
+    rows = [f"{n},9,9,{n % 2}" for n in range(20)]
+    (tmp_path / "pf" / "one.csv").write_text("\n".join(["frame,FaceRectWidth,FaceRectHeight,AU01", *rows, ""]))
+    assert add(corpus, "pyfeat", tmp_path / "pf", pool="behaviour") == 2
+    assert "its features tell no times; give --fps" in capsys.readouterr().err
+    assert add(corpus, "pyfeat", tmp_path / "pf", pool="behaviour", fps="10") == 0
