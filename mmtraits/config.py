@@ -49,6 +49,7 @@ class DataConfig(BaseModel):
     balance: Literal["none", "person"] = "none"  # person: each is met equally often in an epoch, however many clips
     workers: int = Field(0, ge=0)
     backend: Literal["pyav", "decord"] = "pyav"
+    transform: Literal["min_max", "z_score", "yeo_johnson"] | None = None  # of labels, in place of the schema's own
     windowing: WindowingConfig = WindowingConfig()
 
 

@@ -149,7 +149,7 @@ def _composed(
     for n, (member, model, owner) in enumerate(zip(traced, members, owners, strict=True)):
         read = {name for node in member.graph.node for name in node.input}
         if id(member) not in constants:
-            constants[id(member)] = _take_constants(graph, member.graph, read, f"member{len(constants) or ''}.")
+            constants[id(member)] = _take_constants(graph, member.graph, read, f"design{len(constants)}.")
         names = constants[id(member)] | {
             name: f"member{n}.{name}" for node in member.graph.node for name in node.output
         }

@@ -82,7 +82,8 @@ def plan(config: RunConfig, manifest: Manifest) -> list[Member]:
                 raise ConfigError(
                     f"{manifest.path}: no training row with a label of {trait!r}; label it or take it out"
                 )
-            transform = TargetTransform.fit(labelled.schema, labelled.labels[rows["train"]])
+            schema = replace(labelled.schema, transform=config.data.transform or labelled.schema.transform)
+            transform = TargetTransform.fit(schema, labelled.labels[rows["train"]])
             for seed in range(runs.seeds):
                 names = [trait, f"fold{fold}" if config.over_folds else None, f"seed{seed}" if runs.seeds > 1 else None]
                 name = "-".join(part for part in names if part) or "single"
@@ -155,7 +156,7 @@ def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     """What a resumed run may not change; where its data lie and how long it trains it may."""
-    data = {key: getattr(config.data, key) for key in ("windowing", "batch_size", "balance", "backend")}
+    data = {key: getattr(config.data, key) for key in ("windowing", "batch_size", "balance", "backend", "transform")}
     return {**config.model_dump(exclude={"trainer", "data"}), **data}
 
 
