@@ -66,7 +66,7 @@ class ChunkProjector(nn.Module):
     def __init__(self, size: int, width: int, dropout: float, learned_tokens: bool) -> None:
         blocks = chunks(size)
         if size % blocks or width % blocks:
-            raise ValueError(f"fusion head_softmax: {size} to {width} in {blocks} blocks; expected multiples of {blocks}")
+            raise ValueError(f"fusion head_softmax: {size} to {width} in {blocks} blocks; expected multiples of it")
         super().__init__()
         inner, outer = 4 * width // blocks, width // blocks
         self.blocks = blocks
@@ -90,14 +90,15 @@ class ChunkProjector(nn.Module):
 
     def forward(self, vector: Tensor) -> Tensor:
         """(B, size) -> (B, width)."""
-        x = torch.relu(self.widen(vector.unflatten(1, (self.blocks, -1)).transpose(0, 1)))
+        x = torch.relu(self.widen(vector.reshape(len(vector), self.blocks, -1).transpose(0, 1)))
         x = F.layer_norm(x, x.shape[-1:]) * self.scale + self.shift
         x = self.dropout(self.narrow(x))
         if self.gate is not None and self.tokens is not None:
             tokens = self.tokens.expand_as(x)
             open_ = torch.sigmoid(self.gate(torch.cat([x, tokens], -1)))
             x = open_ * x + (1 - open_) * tokens
-        return x.transpose(0, 1).flatten(1) + self.compensation
+        joined: Tensor = x.transpose(0, 1).flatten(1) + self.compensation
+        return joined
 
 
 class Connector(nn.Module):
@@ -132,9 +133,10 @@ class Enhancer(nn.Module):
     def __init__(self, parts: int, hidden: int, width: int, dropout: float) -> None:
         super().__init__()
         self.gate = nn.Sequential(nn.Linear(parts * hidden, width), nn.ReLU(), nn.Linear(width, parts))
-        self.weigh = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(parts))
-        for layer in self.weigh:
+        weigh = [nn.Linear(hidden, hidden) for _ in range(parts)]
+        for layer in weigh:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        self.weigh = nn.ModuleList(weigh)
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Identity() if hidden == width else nn.Linear(hidden, width)

@@ -58,7 +58,7 @@ class Fusion(nn.Module):
         x = torch.cat(compressed, -1).flatten(0, 1).expand(self.members, -1, -1)  # (M, B * R, streams * shared)
         for layer in self.layers:
             x = torch.relu(layer(x))
-        judged = x.transpose(0, 1).flatten(1).unflatten(0, (-1, self.answers))
+        judged = x.transpose(0, 1).reshape(-1, self.answers, self.width)
         return masked_mean(Tokens(judged, given)), {}
 
     def _compress(self, stream: str, answers: Tensor) -> Tensor:
