@@ -47,10 +47,19 @@ class DataConfig(BaseModel):
     in_memory_mb: int = Field(4096, ge=0)
     batch_size: int = Field(32, ge=1)
     balance: Literal["none", "person"] = "none"  # person: each is met equally often in an epoch, however many clips
+    clips_per_person: int = Field(1, ge=1)  # with balance person: so many stand together in a batch
     workers: int = Field(0, ge=0)
     backend: Literal["pyav", "decord"] = "pyav"
     transform: Literal["min_max", "z_score", "yeo_johnson"] | None = None  # of labels, in place of the schema's own
     windowing: WindowingConfig = WindowingConfig()
+
+    @model_validator(mode="after")
+    def _together(self) -> DataConfig:
+        if self.clips_per_person > 1 and (self.balance != "person" or self.batch_size % self.clips_per_person):
+            raise ValueError(
+                f"clips_per_person {self.clips_per_person}: expected balance person and a batch_size that it divides"
+            )
+        return self
 
 
 class OptimizerConfig(BaseModel):
@@ -84,6 +93,7 @@ class TrainerConfig(BaseModel):
     monitor: Literal["val_loss", "val_ccc", "val_pearson", "val_mae"] = "val_loss"
     gradient_clip: float = Field(1.0, ge=0)
     average_weights: float = Field(0.0, ge=0.0, lt=1.0)  # decay of an exponential moving average; 0 = off
+    mixup: float = Field(0.0, ge=0.0)  # α of the Beta(α, α) by which two clips and their labels are mixed; 0 = off
 
     @property
     def mode(self) -> Literal["min", "max"]:

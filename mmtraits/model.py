@@ -77,9 +77,19 @@ class TraitModel(nn.Module):
 
     def forward(self, features: dict[str, Tokens]) -> tuple[Tensor, dict[str, Tensor]]:
         """Front-end outputs {stream: (B, T, ...)} -> (B, K) in target space, and auxiliary outputs."""
-        fused, aux = self.fusion({stream: self._project(stream, features[stream]) for stream in self.streams})
+        fused, aux = self.fuse(features)
+        predictions, more = self.read(fused)
+        return predictions, {**aux, **more}
+
+    def fuse(self, features: dict[str, Tokens]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Front-end outputs -> what the head reads (B, D), and the fusion's auxiliary outputs."""
+        fused: tuple[Tensor, dict[str, Tensor]] = self.fusion({s: self._project(s, features[s]) for s in self.streams})
+        return fused
+
+    def read(self, fused: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Fused vectors (B, D) -> (B, K) in target space, and the head's auxiliary outputs."""
         deviations, more = self.head(fused)
-        return self.centre + self.spread * deviations, {**aux, **more}
+        return self.centre + self.spread * deviations, more
 
     def to_target(self, labels: Tensor) -> Tensor:
         """Labels (B, K) on the schema's scale -> target space."""
@@ -113,7 +123,7 @@ def _projection(stream: str, width: int, fusion: Any) -> nn.Module:
         return nn.Linear(width, fusion.width)
     if width != reads[stream]:
         raise ConfigError(
-            f"streams.{stream}: its encoder gives tokens of {width}; the fusion expects {reads[stream]}; make them equal"
+            f"streams.{stream}: tokens of {width}; the fusion expects {reads[stream]}: make fusion.sizes equal"
         )
     return nn.Identity()
 

@@ -156,8 +156,9 @@ def check_folder(folder: Path, config: RunConfig, *, resume: bool) -> None:
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     """What a resumed run may not change; where its data lie and how long it trains it may."""
-    data = {key: getattr(config.data, key) for key in ("windowing", "batch_size", "balance", "backend", "transform")}
-    return {**config.model_dump(exclude={"trainer", "data"}), **data}
+    kept = ("windowing", "batch_size", "balance", "clips_per_person", "backend", "transform")
+    data = {key: getattr(config.data, key) for key in kept}
+    return {**config.model_dump(exclude={"trainer", "data"}), **data, "mixup": config.trainer.mixup}
 
 
 def create(folder: Path, config: RunConfig, manifest: Manifest, members: Sequence[Member], found: Extraction) -> None:

@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from mmtraits import losses, metrics, optimizer, parts, run
 from mmtraits import trainer as trainers
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
-from mmtraits.data.batch import Batch
+from mmtraits.data.batch import Batch, mixed
 from mmtraits.data.datamodule import ClipData
 from mmtraits.data.dataset import Window, WindowDataset
 from mmtraits.data.manifest import Manifest
@@ -79,7 +79,10 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """One batch -> its loss ()."""
+        if self.config.trainer.mixup:
+            batch = mixed(batch, self.config.trainer.mixup)
         features = drop_streams(batch.features, {s: self.config.dropout_of(s) for s in self.model.streams})
+        loss: Tensor
         loss, logged = self.objective(batch, features)
         self._losses.append((loss.detach(), batch.rows))
         self._logged.append({name: value.detach() for name, value in logged.items()})
@@ -280,7 +283,8 @@ def _train(
     progress: bool,
 ) -> None:
     """Train one member, from its last checkpoint where there is one; leaves best.safetensors."""
-    groups = np.unique(_owners(manifest, range(len(manifest.clips))), return_inverse=True)[1]
+    owners = _owners(manifest)
+    groups = np.unique(owners, return_inverse=True)[1]
     train, val = (
         WindowDataset(features.of(member.rows[split]), manifest.labels, groups=groups) for split in ("train", "val")
     )
@@ -291,9 +295,8 @@ def _train(
         workers=config.data.workers,
         seed=member.seed,
         pinned=_device(config).type == "cuda",
-        persons=_owners(manifest, [window.row for window in train.windows])
-        if config.data.balance == "person"
-        else None,
+        persons=[owners[window.row] for window in train.windows] if config.data.balance == "person" else None,
+        together=config.data.clips_per_person,
     )
     last = folder / "last.ckpt"
     with trainers.quiet():
@@ -306,10 +309,9 @@ def _train(
         run.save_member(folder, task.model)
 
 
-def _owners(manifest: Manifest, rows: Iterable[int]) -> list[str]:
+def _owners(manifest: Manifest) -> list[str]:
     """Whose each row of the manifest is; a clip without a person is its own."""
-    clips = [manifest.clips[row] for row in rows]
-    return [f"person {clip.person}" if clip.person else f"clip {clip.id}" for clip in clips]
+    return [f"person {clip.person}" if clip.person else f"clip {clip.id}" for clip in manifest.clips]
 
 
 def _write_results(folder: Path, config: RunConfig, manifest: Manifest, features: Extraction, member: Member) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmtraits.errors import ConfigError
 from mmtraits.schema import Raw, stack
 from mmtraits.tokens import Tokens
 
@@ -61,3 +62,34 @@ def collate(items: Sequence[Item]) -> Batch:
         rows=torch.tensor([item.row for item in items], dtype=torch.int64),
         groups=torch.tensor([item.group for item in items], dtype=torch.int64),
     )
+
+
+def mixed(batch: Batch, alpha: float) -> Batch:
+    """Mixup (Zhang et al. 2018) of front-end outputs and labels: each row with one drawn from the same batch.
+
+    The row's own share of at least a half is drawn from Beta(alpha, alpha) for the batch. Two rows are mixed only where
+    both have the same streams, else the row stays itself: a mix would show half a stream under a whole mask. Steps that
+    the partner lacks stay the row's own, its further ones are left out, so masks do not change. A label is known where
+    both are. Frames (uint8) are rounded. Raises ConfigError for a stream of whole numbers that mean nothing in between.
+    """
+    share = torch.distributions.Beta(alpha, alpha).sample().item()
+    share = max(share, 1 - share)
+    partner = torch.randperm(len(batch.rows)).to(batch.rows.device)
+    present = torch.stack([tokens.mask.any(1) for tokens in batch.features.values()], 1)
+    alike = (present == present[partner]).all(1)
+    labels = share * batch.labels + (1 - share) * batch.labels[partner]
+    return batch._replace(
+        features={s: _mixed(s, tokens, partner, alike, share) for s, tokens in batch.features.items()},
+        labels=torch.where(alike.unsqueeze(1), labels, batch.labels),
+        known=batch.known & (batch.known[partner] | ~alike.unsqueeze(1)),
+    )
+
+
+def _mixed(stream: str, tokens: Tokens, partner: Tensor, alike: Tensor, share: float) -> Tokens:
+    data, mask = tokens.data, tokens.mask
+    if not (data.is_floating_point() or data.dtype == torch.uint8):
+        raise ConfigError(f"trainer.mixup: stream {stream!r} holds whole numbers, which cannot be mixed; set it to 0")
+    both = (mask & mask[partner] & alike.unsqueeze(1)).reshape(*mask.shape, *(1,) * (data.ndim - 2))
+    mean = share * data.float() + (1 - share) * data[partner].float()
+    mean = mean.to(data.dtype) if data.is_floating_point() else mean.round().to(data.dtype)
+    return Tokens(torch.where(both, mean, data), mask)

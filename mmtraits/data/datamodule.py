@@ -14,7 +14,10 @@ from mmtraits.data.dataset import LengthBatches, WindowDataset
 
 
 class ClipData(LightningDataModule):  # type: ignore[misc]  # mypy does not follow lightning
-    """Training and validation windows of one member of a run; `persons` of the training windows: met equally often."""
+    """Training and validation windows of one member of a run; `persons` of the training windows: met equally often.
+
+    `together`: as many windows of a person stand in one batch.
+    """
 
     def __init__(
         self,
@@ -26,10 +29,11 @@ class ClipData(LightningDataModule):  # type: ignore[misc]  # mypy does not foll
         seed: int = 0,
         pinned: bool = False,
         persons: Sequence[str] | None = None,
+        together: int = 1,
     ) -> None:
         super().__init__()
         self.train, self.val = train, val
-        self.batch_size, self.seed, self.persons = batch_size, seed, persons
+        self.batch_size, self.seed, self.persons, self.together = batch_size, seed, persons, together
         workers = min(workers, _cores())  # more would only be in each other's way
         self.reading: dict[str, Any] = {
             "collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0, "pin_memory": pinned,
@@ -39,9 +43,8 @@ class ClipData(LightningDataModule):  # type: ignore[misc]  # mypy does not foll
         """Every training window once per epoch, or every person equally often."""
         rank, processes = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         lengths = [window.steps for window in self.train.windows]
-        batches = LengthBatches(
-            lengths, self.batch_size, self.seed, rank=rank, processes=processes, persons=self.persons
-        )
+        owners: dict[str, Any] = {"persons": self.persons, "together": self.together}
+        batches = LengthBatches(lengths, self.batch_size, self.seed, rank=rank, processes=processes, **owners)
         return DataLoader(self.train, batch_sampler=batches, **self.reading)
 
     def val_dataloader(self) -> DataLoader[Item]:

@@ -96,6 +96,7 @@ class LengthBatches(Sampler[list[int]]):
     resumed run meets the batches that an uninterrupted one would have met. With several processes each takes its
     share; all take equally many. Only training uses it: every window is met once per epoch, or, where `persons` names
     the owner of each window, every person equally often (one more or less), by windows drawn anew in every epoch.
+    `together` windows of a person then stand in one batch, the same one again where the person has fewer.
     """
 
     def __init__(
@@ -107,9 +108,11 @@ class LengthBatches(Sampler[list[int]]):
         rank: int = 0,
         processes: int = 1,
         persons: Sequence[str] | None = None,
+        together: int = 1,
     ) -> None:
         self.lengths = np.asarray(lengths)
         self.owner = None if persons is None else np.unique(persons, return_inverse=True)[1]
+        self.together = 1 if persons is None else together
         self.batch_size = batch_size
         self.seed = seed
         self.rank, self.processes = rank, processes
@@ -125,21 +128,28 @@ class LengthBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         draw = np.random.default_rng((self.seed, self.epoch))
-        order = draw.permutation(len(self.lengths)) if self.owner is None else _by_owner(self.owner, draw)
-        pool = POOL * self.batch_size
+        order = (
+            draw.permutation(len(self.lengths))[:, None]
+            if self.owner is None
+            else _by_owner(self.owner, draw, self.together)
+        )
+        pool = POOL * self.batch_size // self.together
         parts = [order[start : start + pool] for start in range(0, len(order), pool)]
-        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
+        ordered = np.concatenate([part[np.argsort(self.lengths[part].max(1), kind="stable")].ravel() for part in parts])
         batches = [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
         turns = draw.permutation(len(batches))[self.rank :: self.processes][: len(self)]
         yield from (batches[turn].tolist() for turn in turns)
 
 
-def _by_owner(owner: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-    """As many windows as there are, of all owners in turn; none twice before all of its owner's were taken."""
+def _by_owner(owner: NDArray[np.int64], draw: np.random.Generator, together: int) -> NDArray[np.int64]:
+    """As many windows as there are (rounded up), (N / together, together) of all owners in turn.
+
+    None comes twice before all of its owner's were taken.
+    """
     shuffled = draw.permutation(len(owner))
     grouped = shuffled[np.argsort(owner[shuffled], kind="stable")]
     counts = np.bincount(owner)
     starts = np.cumsum(counts) - counts
-    turn, place = np.divmod(np.arange(len(owner)), len(counts))
-    who = draw.permutation(len(counts))[place]
-    return draw.permutation(grouped[starts[who] + turn % counts[who]])
+    turn, place = np.divmod(np.arange(-(-len(owner) // together)), len(counts))
+    who = draw.permutation(len(counts))[place][:, None]
+    return draw.permutation(grouped[starts[who] + (turn[:, None] * together + np.arange(together)) % counts[who]])

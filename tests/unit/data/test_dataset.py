@@ -119,3 +119,19 @@ def test_who_is_met_once_more_and_beside_whom_changes() -> None:
 def test_one_window_each_is_an_ordinary_epoch() -> None:
     batches = LengthBatches(range(1, 51), 8, seed=0, persons=[f"p{n}" for n in range(50)])
     assert sorted(i for batch in batches for i in batch) == list(range(50))
+
+
+@given(owners, st.integers(1, 4), st.integers(1, 3))
+def test_windows_of_a_person_stand_together(persons, together, blocks) -> None:
+    lengths, size = [1 + n % 7 for n in range(len(persons))], together * blocks
+    batches = LengthBatches(lengths, size, seed=1, persons=persons, together=together)
+    met = list(batches)
+    assert len(met) == len(batches)
+    for batch in met:
+        assert len(batch) % together == 0
+        for start in range(0, len(batch), together):
+            some = batch[start : start + together]
+            assert len({persons[i] for i in some}) == 1
+            assert len(set(some)) == min(together, persons.count(persons[some[0]]))  # none twice before all
+    times = Counter(persons[i] for batch in met for i in batch)
+    assert max(times.values()) - min(times.get(person, 0) for person in persons) <= together
