@@ -5,6 +5,7 @@ A step of every stream is one answer: features (R, D) per person, answer r in ro
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
 
 import torch
@@ -15,15 +16,14 @@ from torch import Tensor, nn
 from mmtraits.layers import MemberLinear, hidden, masked_mean
 from mmtraits.tokens import Tokens
 
-TINY = ({"sizes": 8, "adapter": 6, "shared": 4, "members": 2, "hidden": (5, 4), "answers": 32},)
+TINY = ({"sizes": 8, "adapter": 6, "shared": 4, "members": 2, "hidden": (5, 4)},)
 
 
 class Config(BaseModel):
-    """Widths as published; `sizes`: the length of each stream's vectors; `answers`: the most that a person gives."""
+    """Widths as published; `sizes`: the length of each stream's vectors."""
 
     model_config = ConfigDict(extra="forbid")
     sizes: int | dict[str, int] = 1024
-    answers: int = Field(6, ge=1)
     adapter: int = Field(2304, ge=1)
     shared: int = Field(768, ge=1)
     members: int = Field(32, ge=1)
@@ -43,7 +43,7 @@ class Fusion(nn.Module):
             found, expected = ", ".join(sorted(sizes)), ", ".join(sorted(streams))
             raise ValueError(f"fusion shared_compression: sizes names {found}; expected the streams {expected}")
         super().__init__()
-        self.reads, self.answers, self.members = sizes, config.answers, config.members
+        self.reads, self.members = sizes, config.members
         self.width = config.members * config.hidden[-1]
         self.adapters = nn.ModuleDict({s: nn.Linear(sizes[s], config.adapter) for s in streams})
         self.shared = nn.Linear(config.adapter, config.shared)
@@ -51,24 +51,27 @@ class Fusion(nn.Module):
         self.layers = nn.ModuleList(MemberLinear(config.members, *pair) for pair in widths)
 
     def forward(self, tokens: dict[str, Tokens]) -> tuple[Tensor, dict[str, Tensor]]:
-        """{stream: (B, R, size)} -> (B, members * hidden[-1]), no auxiliary output. ValueError for too many answers."""
-        answers = {stream: self._aligned(stream, tokens[stream]) for stream in self.adapters}
+        """{stream: (B, R, size)} -> (B, members * hidden[-1]), no auxiliary output."""
+        answers = _aligned({stream: tokens[stream] for stream in self.adapters})
         compressed = [hidden(Tokens(self._compress(s, answer.data), answer.mask)) for s, answer in answers.items()]
         given = torch.stack([answer.mask for answer in answers.values()]).any(0)
         x = torch.cat(compressed, -1).flatten(0, 1).expand(self.members, -1, -1)  # (M, B * R, streams * shared)
         for layer in self.layers:
             x = torch.relu(layer(x))
-        judged = x.transpose(0, 1).reshape(-1, self.answers, self.width)
+        judged = x.transpose(0, 1).reshape(*given.shape, self.width)
         return masked_mean(Tokens(judged, given)), {}
 
     def _compress(self, stream: str, answers: Tensor) -> Tensor:
         compressed: Tensor = self.shared(F.gelu(self.adapters[stream](answers)))
         return compressed
 
-    def _aligned(self, stream: str, tokens: Tokens) -> Tokens:
-        """As many steps as there are answers at most, in every stream."""
-        if not torch.compiler.is_exporting() and bool(tokens.mask[:, self.answers :].any()):
-            found = int(tokens.mask.any(0).nonzero().max()) + 1
-            raise ValueError(f"{stream}: {found} answers of one person; the config's fusion.answers is {self.answers}")
-        data = F.pad(hidden(tokens), (0, 0, 0, self.answers))[:, : self.answers]
-        return Tokens(data, F.pad(tokens.mask, (0, self.answers))[:, : self.answers])
+
+def _aligned(tokens: dict[str, Tokens]) -> dict[str, Tokens]:
+    """As many steps in every stream as in the longest, without what lies under a False mask."""
+    steps = reduce(torch.sym_max, (one.mask.shape[1] for one in tokens.values()))
+    return {
+        stream: Tokens(
+            F.pad(hidden(one), (0, 0, 0, steps - one.mask.shape[1])), F.pad(one.mask, (0, steps - one.mask.shape[1]))
+        )
+        for stream, one in tokens.items()
+    }
