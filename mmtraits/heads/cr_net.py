@@ -25,7 +25,7 @@ class Head(nn.Module):
 
     def __init__(self, config: Config, width: int, traits: int) -> None:
         super().__init__()
-        self.shape = (traits, config.bins)
+        self.bins = config.bins  # what the objective `bins` looks for
         self.dropout = nn.Dropout(config.dropout)
         self.classify = nn.Linear(width, traits * config.bins)
         self.features = nn.Linear(width, traits * config.bins * config.hidden)
@@ -35,7 +35,7 @@ class Head(nn.Module):
     def forward(self, fused: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, width) -> (B, K); auxiliary `bins` (B, K, bins), logits from the lowest bin to the highest."""
         fused = self.dropout(fused)
-        logits = self.classify(fused).reshape(-1, *self.shape)
+        logits = self.classify(fused).reshape(len(fused), -1, self.bins)
         features = torch.relu(self.features(fused)).reshape(*logits.shape, -1)
         guided = (logits.softmax(-1).unsqueeze(-1) * features).sum(2)  # (B, K, hidden)
         return (guided * self.weight).sum(-1) + self.bias, {"bins": logits}

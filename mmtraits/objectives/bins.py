@@ -32,6 +32,8 @@ class Objective(nn.Module):
     steps: Tensor
 
     def __init__(self, config: Config, model: TraitModel, loss_weights: Mapping[str, float]) -> None:
+        if not hasattr(model.head, "bins"):
+            raise ValueError(f"objective bins: {type(model.head).__module__} gives no bins; expected a head as cr_net")
         super().__init__()
         self.model = model
         self.loss_weights = dict(loss_weights)
@@ -42,8 +44,6 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, features: dict[str, Tokens]) -> tuple[Tensor, dict[str, Tensor]]:
         """One batch -> its loss (), and the classification's to log."""
         predictions, aux = self.model(features)
-        if "bins" not in aux:
-            raise ValueError(f"objective bins: the head gives {', '.join(aux) or 'no bins'}; use a head as cr_net")
         targets = self.model.to_target(batch.labels)
         classified = cross_entropy(aux["bins"].float(), targets, batch.known)
         scored = losses.total(self.loss_weights, predictions.float(), targets, batch.known, aux)

@@ -16,6 +16,7 @@ from torch import nn
 from mmtraits import config as configs
 from mmtraits import parts
 from mmtraits.encoders import resnet_wave
+from mmtraits.errors import MMTraitsError
 from mmtraits.heads.cr_net import Config, Head
 from mmtraits.objectives import bins
 from mmtraits.residual import Convolution
@@ -117,15 +118,15 @@ def test_cross_entropy_is_torchs_own_and_skips_unknown_labels():
 
 
 class Guided(nn.Module):
-    """A model of one number and one set of logits."""
+    """A model of one number and four equal logits."""
 
-    def __init__(self, **aux: torch.Tensor) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.score = nn.Parameter(torch.tensor([[0.2]]))
-        self.aux = aux
+        self.head = Head(Config(), 1, 1)
 
     def forward(self, features: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return self.score, self.aux
+        return self.score, {"bins": torch.zeros(1, 1, 4)}
 
     def to_target(self, labels: torch.Tensor) -> torch.Tensor:
         return labels
@@ -133,7 +134,7 @@ class Guided(nn.Module):
 
 def test_classification_first_then_both():
     batch = SimpleNamespace(labels=torch.tensor([[0.7]]), known=torch.tensor([[True]]))
-    model = Guided(bins=torch.zeros(1, 1, 4))
+    model = Guided()
     objective = bins.Objective(bins.Config(classify_steps=2, weight=0.5), model, {"mse": 2.0})  # type: ignore[arg-type]
     entropy = torch.log(torch.tensor(4.0))
     for step in range(4):
@@ -145,11 +146,12 @@ def test_classification_first_then_both():
     assert "steps" in objective.state_dict(), "a resumed run knows its stage"
 
 
-def test_a_head_without_bins_is_named():
-    batch = SimpleNamespace(labels=torch.tensor([[0.7]]), known=torch.tensor([[True]]))
-    objective = bins.Objective(bins.Config(), Guided(members=torch.zeros(1)), {"mse": 1.0})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="the head gives members; use a head as cr_net"):
-        objective(batch, {})  # type: ignore[arg-type]
+def test_a_head_without_bins_is_refused_before_anything_is_written(tmp_path):
+    plant(tmp_path, clips=40)
+    found = config(tmp_path, objective={"use": "bins"})
+    with pytest.raises(MMTraitsError, match=r"mmtraits\.heads\.mlp gives no bins; expected a head as cr_net"):
+        fit(found, root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 # ---------------------------------------------------------------------------------------------------- the system

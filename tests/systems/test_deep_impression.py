@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 
 from mmtraits import config, model, parts
 from mmtraits.encoders import resnet_frames, resnet_wave
+from mmtraits.export import Facts, write_bundle
+from mmtraits.extract import extract
 from mmtraits.residual import WAVE, BatchNorm, Convolution, Residual
-from mmtraits.schema import FrameSpec, TargetTransform, Trait, TraitSchema, WaveSpec
+from mmtraits.runtime import Predictor
+from mmtraits.schema import FrameSpec, TargetTransform, Trait, TraitSchema, WaveSpec, Windowing
 from mmtraits.tokens import Tokens
 from mmtraits.train import fit
 
@@ -87,7 +91,7 @@ def test_the_maps_have_the_sizes_of_the_specification():
 
 
 def test_what_media_must_deliver():
-    assert full(resnet_frames).spec == FrameSpec(frames=100, height_px=256, width_px=456, crop="full")
+    assert full(resnet_frames).spec == FrameSpec(frames=32, height_px=256, width_px=456, crop="full")
     assert full(resnet_wave).spec == WaveSpec(sample_rate=16_000)
 
 
@@ -211,6 +215,30 @@ def test_frames_in_parts_are_the_frames_at_once(monkeypatch):
         torch.testing.assert_close(encoder(frames).data, whole, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("module", "step"), [(resnet_frames, (24, 32, 3)), (resnet_wave, ())])
+def test_training_statistics_see_no_absent_row(module, step):
+    """Beside an absent row the same, and in a batch of such rows none."""
+    torch.manual_seed(0)
+    small = {"channels": (4,), "blocks": (1,)}
+    sizes = {"height_px": 24, "width_px": 32, "crop_px": 16} if module is resnet_frames else {"crop_samples": 20}
+    encoder = module.Encoder(module.Config(**small, **sizes)).train()
+    data = torch.randint(0, 256, (3, 40, *step)).byte() if step else torch.randn(3, 40)
+    mask = torch.tensor([[True], [True], [False]]).expand(3, 40)
+    found = []
+    for rows in (2, 3):
+        copied = copy.deepcopy(encoder)
+        torch.manual_seed(1)
+        copied(Tokens(data[:rows], mask[:rows]))
+        found.append(copied.state_dict())
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(tensor, found[1][name], atol=1e-5, rtol=1e-5, msg=name)
+    before = copy.deepcopy(encoder.state_dict())
+    nothing = encoder(Tokens(data, torch.zeros_like(mask)))
+    assert not nothing.data.any()
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
@@ -280,6 +308,26 @@ def test_a_step_of_the_config_moves_every_weight(tmp_path):
     still = [name for name, p in made.named_parameters() if torch.equal(p, before[name])]
     assert not [name for name in still if name != "fusion.absence"]
     assert all(torch.isfinite(p).all() for p in made.parameters())
+
+
+@pytest.mark.slow
+def test_a_bundle_scores_media_as_torch_does(tmp_path):
+    """Frames and sound of other lengths than the trace's, read by the runtime."""
+    planted = plant_media(tmp_path, clips=3)
+    found = settings(tmp_path)
+    how = TargetTransform.fit(planted.schema, planted.labels)
+    torch.manual_seed(0)
+    made = model.build(found, planted.schema, how).eval()
+    windowing = Windowing(length_s=2.0, hop_s=2.0)
+    facts = Facts(name="small", schema=planted.schema, windowing=windowing, transforms=[how], provenance={})
+    predictor = Predictor(write_bundle([made], facts, tmp_path / "bundle").folder, threads=1)
+    scores = predictor.predict(planted.clips).values
+    for window, row in zip(extract(found, planted).windows, scores, strict=True):
+        raws = {stream: source.read() for stream, source in window.streams.items()}
+        given = {s: Tokens(torch.from_numpy(r.data)[None], torch.from_numpy(r.mask)[None]) for s, r in raws.items()}
+        with torch.no_grad():
+            np.testing.assert_allclose(row, made.scores(given)[0].numpy(), atol=1e-4)
+    assert len(np.unique(scores[:, 0])) == 3
 
 
 @pytest.mark.slow
