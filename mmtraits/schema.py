@@ -91,7 +91,7 @@ class TargetTransform:
         A trait without bounds is clipped to its training range widened by half of it on each side.
         """
         values = np.asarray(labels, dtype=np.float64)
-        found_low, found_high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+        found_low, found_high = np.fmin.reduce(values), np.fmax.reduce(values)  # NaN, unsaid, where none is known
         margin = 0.5 * (found_high - found_low)
         low = np.array([found_low[k] - margin[k] if t.low is None else t.low for k, t in enumerate(schema.traits)])
         high = np.array([found_high[k] + margin[k] if t.high is None else t.high for k, t in enumerate(schema.traits)])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from planted_media import TRAITS, plant_media
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_models import SCHEMA, transform
 from torch import Tensor, nn
 
 from mmtraits import config, model, parts, vit
+from mmtraits.data.manifest import write
 from mmtraits.encoders import mae_audio, mae_face
 from mmtraits.errors import ConfigError
 from mmtraits.fusion import shared_block
@@ -369,6 +372,14 @@ def test_a_file_that_does_not_fit_is_named_with_all_that_is_wrong(tmp_path):
 # -------------------------------------------------------------------------------------------------------- learns
 
 
+def on(folder: Path) -> tuple[str, ...]:
+    """A planted corpus on a processor, whole pictures: its clips hold no faces."""
+    return (
+        f"data.manifest={folder / 'clips.csv'}", f"data.cache={folder / 'cache'}", "data.workers=0",
+        "data.batch_size=16", "streams.face.crop=full", "trainer.accelerator=cpu", "trainer.precision=32-true",
+    )  # fmt: skip
+
+
 @pytest.mark.slow
 def test_pre_training_restores_hidden_patches_better_than_their_mean():
     """On held-out clips: at most .2 of the mean patch's squared error for faces, .8 for sounds."""
@@ -390,25 +401,32 @@ def test_pre_training_restores_hidden_patches_better_than_their_mean():
     assert shares["voice"] < 0.8, shares
 
 
+def test_pre_training_needs_no_label(tmp_path):
+    made = plant_media(tmp_path, clips=16)
+    write(replace(made, labels=np.full_like(made.labels, np.nan)))
+    folder = fit(settings("social_mae_pretrain", *on(tmp_path), "trainer.max_epochs=1"), root=tmp_path / "runs")
+    (row,) = csv.DictReader((folder / "single" / "metrics.csv").read_text().splitlines())
+    assert 0 < float(row["val_loss"]) < 10
+    assert math.isnan(float(row["val_mae"]))
+    state = load_file(folder / "single" / "best.safetensors")
+    assert not [name for name in state if name.startswith("objective")]
+
+
 @pytest.mark.slow
 def test_fine_tuning_from_pre_training_learns_brightness_and_pitch(tmp_path):
-    """Two runs by config, without labels and then from it. MAE at most .7 of the mean predictor's on each trait."""
+    """Two runs by config, without labels and then from it. MAE at most .6 of the mean predictor's on each trait."""
     made = plant_media(tmp_path, clips=160)
-    common = (
-        f"data.manifest={tmp_path / 'clips.csv'}", f"data.cache={tmp_path / 'cache'}", "data.workers=0",
-        "data.batch_size=16", "streams.face.crop=full", "trainer.accelerator=cpu", "trainer.precision=32-true",
-    )  # fmt: skip
     root = tmp_path / "runs"
-    first = fit(settings("social_mae_pretrain", *common, "trainer.max_epochs=15", "optimizer.lr=2e-3"), root=root)
+    first = fit(settings("social_mae_pretrain", *on(tmp_path), "trainer.max_epochs=15", "optimizer.lr=2e-3"), root=root)
     weights = first / "single" / "best.safetensors"
     changes = (
         *(f"{part}.pretrained={weights}" for part in ("streams.voice", "streams.face", "fusion")),
         "streams.voice.time_mask=8", "streams.voice.frequency_mask=2", "optimizer.lr=1e-3",
         "optimizer.groups={head: 3}", "trainer.max_epochs=25", "trainer.patience=25", "trainer.average_weights=0.9",
     )  # fmt: skip
-    member = fit(settings("social_mae", *common, *changes), root=root) / "single"
+    member = fit(settings("social_mae", *on(tmp_path), *changes), root=root) / "single"
     test = json.loads((member / "metrics.json").read_text())["test"]["traits"]
     splits = np.array(made.splits)
     blind = np.abs(made.labels[splits == "test"] - made.labels[splits == "train"].mean(0)).mean(0)
     ratios = {name: test[name]["mae"] / blind[k] for k, name in enumerate(TRAITS)}
-    assert max(ratios.values()) < 0.7, ratios
+    assert max(ratios.values()) < 0.6, ratios
