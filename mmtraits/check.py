@@ -232,7 +232,7 @@ def _judged(found: RunConfig, seen: list[Fault], facts: dict[str, Table]) -> Ite
 
 def _protocol(found: RunConfig, manifest: Manifest, seen: list[Fault], facts: dict[str, Table]) -> Iterator[Problem]:
     """The rows that train, select and test, divided as training would."""
-    protocol, by_fold = found.protocol, found.runs.over == "fold"
+    protocol, by_fold = found.protocol, found.over_folds
     if by_fold and protocol.split != "kfold":
         yield ("runs", "over"), f"found 'fold' with protocol.split {protocol.split!r}; expected 'kfold'"
         return

@@ -179,9 +179,7 @@ def _unlike(plan: _Planned, before: Sequence[_Planned]) -> list[str]:
 def _protocol(settings: RunConfig) -> dict[str, Any]:
     """What decides which rows train and test."""
     chosen = settings.protocol.model_dump(exclude={"allow_leakage"})
-    return {f"protocol.{key}": value for key, value in chosen.items()} | {
-        "runs.over fold": settings.runs.over == "fold"
-    }
+    return {f"protocol.{key}": value for key, value in chosen.items()} | {"runs.over fold": settings.over_folds}
 
 
 def _divided(members: Sequence[Mapping[str, Sequence[str]]]) -> Divided:

@@ -53,7 +53,6 @@ def make(folder: Path, config: RunConfig, progress: bool) -> lightning.Trainer:
 
 def _callbacks(folder: Path, config: RunConfig, progress: bool) -> list[Callback]:
     options = config.trainer
-    mode = "max" if options.monitor in ("val_ccc", "val_pearson") else "min"
     # At the very end of an epoch: Lightning resumes from there exactly, and not from the validation inside the epoch.
     saving: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
     callbacks: list[Callback] = [ModelCheckpoint(**saving, filename="last")]
@@ -62,8 +61,10 @@ def _callbacks(folder: Path, config: RunConfig, progress: bool) -> list[Callback
     if options.average_weights:
         callbacks.append(WeightAveraging(use_buffers=False, avg_fn=_average(options.average_weights)))
     if options.patience is not None:
-        callbacks.append(EarlyStopping(options.monitor, mode=mode, patience=options.patience, check_finite=False))
-        callbacks.append(ModelCheckpoint(**saving, filename="best", monitor=options.monitor, mode=mode))
+        callbacks.append(
+            EarlyStopping(options.monitor, mode=options.mode, patience=options.patience, check_finite=False)
+        )
+        callbacks.append(ModelCheckpoint(**saving, filename="best", monitor=options.monitor, mode=options.mode))
     return callbacks
 
 

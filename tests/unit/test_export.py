@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_models import SCHEMA, member, padded, settings, torch_scores, transform, window
 
-from mmtraits import config, graph
+from mmtraits import config, graph, power
 from mmtraits import export as exporting
 from mmtraits import run as runs
 from mmtraits.data import manifest as manifests
@@ -19,7 +19,7 @@ from mmtraits.errors import BundleError, ConfigError
 from mmtraits.export import Facts, export, write_bundle
 from mmtraits.extract import Extraction
 from mmtraits.runtime import Predictor
-from mmtraits.schema import Clip, Raw, Windowing
+from mmtraits.schema import Clip, Raw, TargetTransform, Windowing
 from mmtraits.scored import digest
 from mmtraits.tokens import Tokens
 
@@ -113,6 +113,42 @@ def test_a_graph_whose_distances_differ_is_refused(fitted, far):
         BundleError, match=r"onnxruntime's distances differ by \d.\de-0[34] from torch's; allowed 1e-04"
     ):
         graph.check(Drifting(far.root), fitted, batches)
+
+
+RATES = (1e-9, 2 - 1e-7, -1.7)  # one for each trait; the last trait's labels have both signs
+
+
+def powered(rates: tuple[float, ...]) -> TargetTransform:
+    """A Yeo-Johnson transform whose targets lie as trained ones do."""
+    draw = np.random.default_rng(3)
+    labels, low, high = draw.uniform([0, 1, -2], [1, 7, 2], (50, 3)), np.array([0, 1, -4.0]), np.array([1, 7, 4.0])
+    moved = power.forward(labels, np.array(rates))
+    return TargetTransform(shift=moved.mean(0), scale=moved.std(0), low=low, high=high, power=np.array(rates))
+
+
+def test_members_with_other_transforms_are_averaged_on_the_schemas_scale(tmp_path):
+    """Powers at their limits, another one, and none at all, in one graph."""
+    found, hows = settings(STREAMS, "mean_pool", "linear"), [powered(RATES), powered((0.3, 2.0, 0.0)), transform()]
+    members = [member(found, seed, how=how) for seed, how in enumerate(hows)]
+    done = write_bundle(members, replace(facts(), transforms=hows), tmp_path / "bundle")
+    predictor = Predictor(done.folder)
+    rng = np.random.default_rng(0)
+    windows = [window(predictor.specs, STREAMS, share, rng) for share in (0.1, 0.5, 1.0)]
+    scores = predictor.score(windows)
+    np.testing.assert_allclose(scores, torch_scores(members, windows), atol=1e-5)
+    with torch.no_grad():
+        targets = [one(one.frontend(padded(windows)))[0].numpy() for one in members]
+    expected = [how.to_scale(some) for how, some in zip(hows, targets, strict=True)]
+    np.testing.assert_allclose(scores, np.mean(expected, axis=0), atol=2e-5)
+    assert done.parity < 1e-5
+    told = json.loads((done.folder / "bundle.json").read_text())["transform"]
+    assert ["power" in one for one in told] == [True, True, False]
+
+
+def test_members_that_do_not_say_all_traits_are_refused(members, tmp_path):
+    fewer = replace(SCHEMA, traits=SCHEMA.traits[:2])
+    with pytest.raises(ConfigError, match="the members say warmth, drive, calm; expected warmth, drive"):
+        write_bundle(members, replace(facts(), schema=fewer), tmp_path / "bundle")
 
 
 def test_what_a_bundle_holds(done):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,6 +65,19 @@ def test_targets_and_scale_are_inverse_and_scores_stay_inside_the_bounds(model) 
     found = model.to_scale(torch.tensor([[-9.0, 9.0], [9.0, -9.0]]))
     assert found.tolist() == [[1.0, 1.0], [5.0, 0.0]]
     np.testing.assert_allclose(model.to_scale(torch.tensor([[0.3, 0.4]])), TRANSFORM.to_scale(np.array([[0.3, 0.4]])))
+
+
+def test_a_powers_targets_and_scale_are_inverse_and_kept_with_the_weights(tmp_path) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.stack([draw.beta(2, 6, 60), draw.beta(5, 2, 60)], 1)
+    how = TargetTransform.fit(replace(SCHEMA, transform="yeo_johnson"), labels)
+    powered = build(config(tmp_path), SCHEMA, how)
+    given = torch.tensor(labels, dtype=torch.float32)
+    torch.testing.assert_close(powered.to_scale(powered.to_target(given)), given, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(powered.to_target(given), how.to_target(labels), atol=1e-5)
+    assert "curve" in trained_state(powered) and "curve" not in trained_state(
+        build(config(tmp_path), SCHEMA, TRANSFORM)
+    )
 
 
 def test_scores_are_the_front_ends_then_the_rest(model) -> None:

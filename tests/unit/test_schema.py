@@ -75,7 +75,7 @@ def test_constant_labels_give_a_finite_transform() -> None:
     assert np.isfinite(transform.to_target(np.full((1, 2), 0.7))).all()
 
 
-@given(st.lists(st.floats(1.0, 7.0), min_size=2, max_size=9), st.sampled_from(["min_max", "z_score"]))
+@given(st.lists(st.floats(1.0, 7.0), min_size=2, max_size=9), st.sampled_from(["min_max", "z_score", "yeo_johnson"]))
 def test_to_scale_inverts_to_target(values: list[float], transform: str) -> None:
     labels = np.stack([values, np.linspace(0, 1, len(values))], 1)
     fitted = TargetTransform.fit(schema(transform), labels)
