@@ -1,7 +1,8 @@
 """The folder is the registry: `use: conv_mel` in a config is the file `encoders/conv_mel.py`.
 
 A part's file holds a pydantic `Config` and one class named for its folder: `Encoder`, `Fusion`, `Head` or `Objective`.
-A class that gives losses of its own names them in `aux_losses`; `loss` in a config weights them.
+A class that gives losses of its own names them in `aux_losses`; `loss` in a config weights them. So does a head that
+gives `log_variance`: it names gaussian_nll.
 """
 
 from __future__ import annotations
@@ -90,9 +91,11 @@ def _unknown_losses(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
         if part.use in names(folder)
         for name in getattr(getattr(module(folder, part.use), CLASSES[folder]), "aux_losses", ())
     ]
-    known = [*losses.NAMES, *own]
+    known = [*losses.LOSSES, *own]
     for name in config.loss:
-        if name not in known:
+        if name == "gaussian_nll" and name not in known:
+            yield ("loss", name), "no part gives the log_variance that it needs; use a head that does, or mse"
+        elif name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
             yield ("loss", name), f"no loss of that name; {hint}"

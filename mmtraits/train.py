@@ -102,7 +102,8 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
         if self._own_validation:
             loss: Tensor = self.objective(batch, batch.features)[0]
             return loss
-        terms = [weight * aux[f"loss_{name}"] for name, weight in losses.split(self.config.loss)[1].items()]
+        extra = losses.split(self.config.loss)[1].items()  # an objective's own are only there in training
+        terms = [weight * aux[f"loss_{name}"] for name, weight in extra if f"loss_{name}" in aux]
         return torch.stack(terms).sum() if terms else torch.zeros(())
 
     @property

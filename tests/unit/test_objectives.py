@@ -143,3 +143,69 @@ def test_losses_are_those_of_the_labels_and_of_the_parts(corpus) -> None:
         config(corpus, objective={"use": "supervise"})
     with pytest.raises(ConfigError, match="objective.targt: unknown key; did you mean 'target'"):
         config(corpus, objective={"use": "pulling", "targt": 1.0}, loss={"pull": 1.0})
+
+
+# --------------------------------------------------------------------------------------------- losses of a head's own
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Head(nn.Module):
+    """Linear, with a variance and a loss of its own: how far its weights are from 1."""
+
+    aux_losses: ClassVar[tuple[str, ...]] = ("ones", "gaussian_nll")
+
+    def __init__(self, config: Options, width: int, traits: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, 2 * traits)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, fused: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        mean, log_variance = self.layer(fused).chunk(2, -1)
+        return mean, {"log_variance": log_variance, "loss_ones": (self.layer.weight - 1).square().mean()}
+
+
+@pytest.fixture
+def own_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head above, as if it were a file of the folder."""
+    module = ModuleType("mmtraits.heads.own")
+    module.Config, module.Head = Options, Head  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mmtraits.heads.own", module)
+    found = parts.names
+    monkeypatch.setattr(parts, "names", lambda f: [*found(f), *(["own"] if f == "heads" else [])])
+
+
+def epochs(folder: Path) -> list[dict[str, str]]:
+    with (folder / "single" / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.usefixtures("own_head")
+def test_a_heads_own_loss_is_trained_and_validated_by_its_weight(corpus, tmp_path) -> None:
+    head = {"use": "own"}
+    still = {"trainer__max_epochs": 1, "optimizer__lr": 1e-12, "head": head, "trainer__patience": None}
+    plain = float(epochs(fit(config(corpus, **still), root=tmp_path / "plain"))[0]["val_loss"])
+    found = float(epochs(fit(config(corpus, **still, loss={"mse": 1.0, "ones": 3.0}), root=tmp_path))[0]["val_loss"])
+    assert found == pytest.approx(plain + 3.0, abs=1e-5)  # its weights are 0
+    learned = fit(config(corpus, name="learned", head=head, loss={"ones": 1.0}, trainer__max_epochs=8), root=tmp_path)
+    assert float(epochs(learned)[-1]["val_loss"]) < 0.9
+
+
+@pytest.mark.usefixtures("own_head")
+def test_a_heads_variance_is_trained_and_validated(corpus, tmp_path) -> None:
+    settings = config(
+        corpus, head={"use": "own"}, loss={"gaussian_nll": 1.0}, trainer__max_epochs=30, optimizer__lr=1e-2
+    )
+    rows = epochs(fit(settings, root=tmp_path))
+    assert float(rows[0]["val_loss"]) > -0.8
+    assert min(float(row["val_loss"]) for row in rows) < -1.3  # (log σ² + 1) / 2 of σ below 0.16
+
+
+def test_a_variance_that_no_part_gives_is_a_problem_of_the_config(corpus) -> None:
+    with pytest.raises(
+        ConfigError, match="loss.gaussian_nll: no part gives the log_variance that it needs; use a head"
+    ):
+        config(corpus, loss={"gaussian_nll": 1.0})

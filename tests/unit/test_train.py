@@ -267,3 +267,47 @@ def test_person_balanced_training_is_another_and_can_be_resumed(corpus, tmp_path
     assert weights(whole) != weights(fit(config(corpus, trainer__max_epochs=3), root=tmp_path / "plain"))
     interrupted(settings, tmp_path / "cut", epoch=1)
     assert weights(fit(settings, root=tmp_path / "cut", resume=True)) == weights(whole)
+
+
+def test_mixup_trains_otherwise_still_learns_and_can_be_resumed(corpus, tmp_path, trained) -> None:
+    settings = config(corpus, trainer__mixup=0.4, trainer__max_epochs=4)
+    whole = fit(settings, root=tmp_path / "whole")
+    assert weights(whole) != weights(fit(config(corpus, trainer__max_epochs=4), root=tmp_path / "plain"))
+    interrupted(settings, tmp_path / "cut", epoch=1)
+    with pytest.raises(ConfigError, match="mixup differ from the config given"):
+        fit(config(corpus, trainer__max_epochs=4), root=tmp_path / "cut", resume=True)
+    assert weights(fit(settings, root=tmp_path / "cut", resume=True)) == weights(whole)
+    learned = fit(config(corpus, name="learned", trainer__mixup=0.4), root=tmp_path)
+    assert metrics(learned)["test"]["mean"]["ccc"] > 0.55 * metrics(trained)["test"]["mean"]["ccc"]
+
+
+def test_several_clips_of_a_person_in_a_batch_can_be_resumed(corpus, tmp_path) -> None:
+    settings = config(corpus, data__balance="person", data__clips_per_person=2, trainer__max_epochs=3)
+    whole = fit(settings, root=tmp_path / "whole")
+    interrupted(settings, tmp_path / "cut", epoch=1)
+    assert weights(fit(settings, root=tmp_path / "cut", resume=True)) == weights(whole)
+
+
+def test_targets_that_are_no_probabilities_are_refused_before_anything_is_written(tmp_path) -> None:
+    manifest = plant(tmp_path / "own", clips=60)
+    traits = tuple(replace(trait, low=None, high=None) for trait in manifest.schema.traits)
+    manifests.write(replace(manifest, schema=replace(manifest.schema, traits=traits, transform="z_score")))
+    with pytest.raises(ConfigError, match="clips.csv: loss.masked_bce: found targets from -.* to .*; expected 0 to 1"):
+        fit(config(tmp_path / "own", loss={"masked_bce": 1.0}), root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_binary_trait_is_exported_as_the_probability_that_was_trained(tmp_path) -> None:
+    manifest = plant(tmp_path / "own", clips=240)
+    labels = np.where(np.isfinite(manifest.labels), manifest.labels > 0.6, np.nan)  # a third of them
+    manifests.write(replace(manifest, labels=labels))
+    run = fit(config(tmp_path / "own", loss={"masked_bce": 1.0}, trainer__monitor="val_loss"), root=tmp_path)
+    rows = json.loads((run / "run.json").read_text())["members"]["single"]["splits"]["test"]
+    place = [int(clip[1:]) for clip in rows]
+    scores = predict(run / "single", manifests.read(tmp_path / "own"), place)
+    assert scores.min() >= 0
+    assert scores.max() <= 1
+    known = np.isfinite(labels[place])
+    costs = -np.log(np.clip(np.where(labels[place] > 0.5, scores, 1 - scores), 0.01, 1))[known].mean()
+    base = np.nanmean(labels)
+    assert costs < 0.9 * -(base * np.log(base) + (1 - base) * np.log(1 - base))  # of saying the share of all
