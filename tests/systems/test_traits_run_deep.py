@@ -17,6 +17,7 @@ from mmtraits import config, model, parts
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
+from mmtraits.encoders import precomputed
 from mmtraits.errors import ConfigError
 from mmtraits.export import export
 from mmtraits.fusion import head_softmax, shared_compression
@@ -196,6 +197,18 @@ def test_widths_that_disagree_with_the_config_are_named(system, size):
     settings = config.load(SYSTEMS / f"{system}.yaml", ["streams.voice.size=1000"])
     with pytest.raises(ConfigError, match=f"streams.voice: tokens of 1000; the fusion expects {size}"):
         model.build(settings, SCHEMA, transform())
+
+
+@pytest.mark.parametrize("pool", ["none", "mean"])
+def test_vectors_reach_the_fusion_as_they_are(pool):
+    encoder = precomputed.Encoder(precomputed.Config(size=3, width=None, pool=pool))
+    data, mask = torch.randn(2, 4, 3) * 50, torch.tensor([[True, True, False, False], [False] * 4])
+    found = encoder(Tokens(torch.where(mask.unsqueeze(-1), data, torch.nan), mask))
+    expected = data[:1, :2] if pool == "none" else data[:1, :2].mean(1, keepdim=True)
+    assert encoder.width == 3 and count(encoder) == 0
+    assert found.mask.any(1).tolist() == [True, False]
+    torch.testing.assert_close(found.data[:1, : expected.shape[1]], expected)
+    assert not found.data[1].any()
 
 
 # ------------------------------------------------------------------------------------------------- 365 Aspects
