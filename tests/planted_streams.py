@@ -18,7 +18,7 @@ SYSTEMS = Path(__file__).parents[1] / "configs" / "systems"
 
 
 def plant(folder: Path, clips: int = 400, traits: int = 2) -> Manifest:
-    """Write the corpus. Odd traits: a sum over three streams; even ones: mostly a product of text and voice.
+    """Write the corpus. Odd traits: a sum over three streams; even ones: a sum and a product of text and voice.
 
     `emotion` is a function of text and voice with noise. Every seventh clip lacks face, every ninth emotion.
     """

@@ -138,10 +138,10 @@ def test_the_config_says_twelve_targets():
 
 @pytest.mark.slow
 def test_it_learns_twelve_targets(tmp_path):
-    """MAE on average at most .75 of the mean predictor's, with the config's own losses."""
+    """MAE on average at most .4 of the mean predictor's, with the config's own losses."""
     made = plant(tmp_path, traits=12)
     small = ("fusion.width=64", "fusion.hidden=64", "fusion.space=16", "fusion.trunk=late_fusion")
     changes = ("trainer.max_epochs=25", "modality_dropout=0.0", *small)
     found = settings("crmf", tmp_path, STREAMS, *changes, pool="mean")
     ratios = errors_of_mean(fit(found, root=tmp_path / "runs") / "single", made)
-    assert sum(ratios.values()) / 12 < 0.75, ratios
+    assert sum(ratios.values()) / 12 < 0.4, ratios

@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from planted_streams import errors_of_mean, plant, settings
 
 from mmtraits import config, parts
 from mmtraits.encoders import precomputed
+from mmtraits.export import Facts, write_bundle
+from mmtraits.extract import extract
 from mmtraits.fusion import emotion_cross
+from mmtraits.model import build
 from mmtraits.run import load_member
-from mmtraits.schema import TargetTransform, Trait, TraitSchema
+from mmtraits.runtime import Predictor
+from mmtraits.schema import TargetTransform, Trait, TraitSchema, Windowing
 from mmtraits.tokens import Tokens
-from mmtraits.train import build, fit
+from mmtraits.train import fit
 
 SYSTEMS = Path(__file__).parents[2] / "configs" / "systems"
 STREAMS = ("text", "emotion")
@@ -136,7 +141,7 @@ def test_mer_pr_is_as_wide_as_the_baseline():
 @pytest.mark.slow
 @pytest.mark.parametrize("role", ["none", "input", "target"])
 def test_mer_pr_learns_whatever_is_done_with_emotion(role, tmp_path):
-    """MAE at most .7 of the mean predictor's on a sum of streams."""
+    """MAE at most .35 of the mean predictor's on a sum of streams."""
     made = plant(tmp_path)
     changes = ["trainer.max_epochs=25", "fusion.width=64", "fusion.dropout=0.1", f"fusion.emotion={role}"]
     if role == "target":
@@ -144,16 +149,31 @@ def test_mer_pr_learns_whatever_is_done_with_emotion(role, tmp_path):
     streams = ("text", "voice", "face", *(["emotion"] if role != "none" else []))
     found = settings("mer_pr", tmp_path, streams, *changes, pool="mean")
     ratios = errors_of_mean(fit(found, root=tmp_path / "runs") / "single", made)
-    assert ratios["trait_1"] < 0.7, ratios
+    assert ratios["trait_1"] < 0.35, ratios
 
 
 @pytest.mark.slow
 def test_emoperso_learns_traits_and_predicts_emotion(tmp_path):
-    """MAE at most .7 of the mean predictor's; the learned variance falls below that of a standardised target."""
+    """MAE at most .35 of the mean predictor's; the learned variance falls below that of a standardised target."""
     made = plant(tmp_path)
     changes = ("trainer.max_epochs=25", "fusion.width=32", "fusion.queries=2", "fusion.layers=1")
     found = settings("emoperso", tmp_path, ("text", "voice", "face", "emotion"), *changes, pool="mean")
     member = fit(found, root=tmp_path / "runs") / "single"
     ratios = errors_of_mean(member, made)
-    assert ratios["trait_1"] < 0.7, ratios
+    assert ratios["trait_1"] < 0.35, ratios
     assert load_member(member).fusion.task.log_variance.item() < -0.1
+
+
+@pytest.mark.slow
+def test_a_bundle_is_written_although_its_graph_never_reads_the_target(tmp_path):
+    made = plant(tmp_path, 12)
+    found = settings("emoperso", tmp_path, ("text", "emotion"), "fusion.width=8", "fusion.layers=0")
+    how = TargetTransform.fit(made.schema, made.labels)
+    model = build(found, made.schema, how).eval()
+    facts = Facts(name="small", schema=made.schema, windowing=Windowing(), transforms=[how], provenance={})
+    predictor = Predictor(write_bundle([model], facts, tmp_path / "bundle").folder, threads=1)
+    windows = [{s: window.streams[s].read() for s in STREAMS} for window in extract(found, made).windows]
+    without = [{**one, "emotion": predictor.specs["emotion"].empty()} for one in windows]
+    scores = predictor.score(windows)
+    np.testing.assert_allclose(predictor.score(without), scores, atol=1e-5)
+    assert scores.std(0).min() > 1e-4
