@@ -95,7 +95,7 @@ class Crossed(nn.Module):
         return torch.cat([query, self.norm(query + self.dropout(read))], 1)
 
 
-WAYS = {"beside": Beside, "pooled": Pooled, "crossed": Crossed}
+WAYS: dict[str, type[Beside] | type[Pooled] | type[Crossed]] = {"beside": Beside, "pooled": Pooled, "crossed": Crossed}
 
 
 class Fusion(nn.Module):
@@ -107,9 +107,10 @@ class Fusion(nn.Module):
         _check(config, chosen, streams, given)
         super().__init__()
         self.width, self.chosen, self.reads = config.hidden[-1], chosen, given
-        self.way = WAYS[config.way](config, {stream: given[stream] for stream in chosen})
+        way = WAYS[config.way](config, {stream: given[stream] for stream in chosen})
+        self.way = way
         layers: list[nn.Module] = []
-        for before, after in zip((self.way.width, *config.hidden), config.hidden, strict=False):
+        for before, after in zip((way.width, *config.hidden), config.hidden, strict=False):
             layers += [nn.Linear(before, after), nn.LayerNorm(after), nn.ReLU(), nn.Dropout(config.dropout)]
         self.layers = nn.Sequential(*layers)
 
