@@ -258,8 +258,9 @@ def test_head_gives_one_row_of_traits_per_clip(head, rows):
 def test_head_trains_every_parameter(head):
     head.train()
     with torch.enable_grad():
-        values, _ = head(torch.randn(7, 8, generator=torch.Generator().manual_seed(0)))
-        assert_gradients(head, (values * torch.randn_like(values)).sum())
+        values, aux = head(torch.randn(7, 8, generator=torch.Generator().manual_seed(0)))
+        told = [values, *(value for name, value in aux.items() if name == "log_variance")]  # which a loss reads too
+        assert_gradients(head, torch.stack([(value * torch.randn_like(value)).sum() for value in told]).sum())
     head.eval()
 
 
