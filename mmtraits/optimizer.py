@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -72,8 +73,16 @@ def schedules(
     )
     return [
         {"scheduler": rising, "interval": "step"},
-        {"scheduler": falling, "interval": "epoch", "monitor": trainer.monitor},
+        # Lightning would step it after the epoch's checkpoint, which a resumed run then lacks: `observe` does.
+        {"scheduler": falling, "interval": "epoch", "frequency": sys.maxsize, "monitor": trainer.monitor},
     ]
+
+
+def observe(found: Any, value: float) -> None:
+    """Tell a plateau's scheduler, where there is one, the monitored value of an epoch; `found`: Lightning's."""
+    for scheduler in found if isinstance(found, list) else [found]:
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step(value)
 
 
 def _constant(warmup: float) -> Callable[[int], float]:

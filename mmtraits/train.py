@@ -131,6 +131,7 @@ class TraitTask(lightning.LightningModule):  # type: ignore[misc]  # mypy does n
             run.write_csv(Path(self.trainer.default_root_dir) / "metrics.csv", self.history)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         logger.info("epoch %d: %s", self.current_epoch, shown)
+        optimizer.observe(self.lr_schedulers(), values.get(self.config.trainer.monitor, math.nan))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave frozen networks out, keep the history."""

@@ -95,3 +95,23 @@ def test_a_run_follows_the_value_that_it_monitors(tmp_path) -> None:
         rows = list(csv.DictReader(file))
     rates = [float(row["lr"]) for row in rows]
     assert rates[0] == 1e-30 and rates[-1] == pytest.approx(1e-31)
+
+
+def test_a_plateau_resumes_where_it_stood(tmp_path) -> None:
+    plant(tmp_path, clips=60)
+    options = {"lr": 0.05, "schedule": "plateau", "patience": 0, "warmup_epochs": 0}
+    weights = {}
+    for name, epochs in (("whole", (4,)), ("parts", (2, 4))):
+        for n, most in enumerate(epochs):
+            settings = config(tmp_path, name=name, optimizer=options, trainer__max_epochs=most, trainer__patience=None)
+            folder = fit(settings, root=tmp_path / "runs", resume=n > 0)
+            if most < 4:  # as if it had been stopped before it was finished
+                for finished in ("best.safetensors", "metrics.json"):
+                    (folder / "single" / finished).unlink()
+        with (folder / "single" / "metrics.csv").open() as file:
+            weights[name] = (
+                [row["lr"] for row in csv.DictReader(file)],
+                (folder / "single" / "best.safetensors").read_bytes(),
+            )
+    assert weights["whole"] == weights["parts"]
+    assert len(set(weights["whole"][0])) > 1
