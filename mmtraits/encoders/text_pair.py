@@ -109,24 +109,26 @@ class Encoder(nn.Module):
         return self.adapt(self.frontend(raw))
 
     def _read(self, raw: Tokens) -> Tokens:
-        ids = torch.where(raw.mask, raw.data, self.pad_id)
-        visible = text.visible(raw.mask)
-        pairs = [self._pair(ids, visible, number) for number in range(len(self.tails))]
-        return Tokens(torch.cat(pairs, -1).unsqueeze(1), present(raw).unsqueeze(1))
-
-    def _pair(self, ids: Tensor, visible: Tensor, number: int) -> Tensor:
-        """The mean state of every dialogue with one description, (B, states)."""
-        rows = ids.shape[0]
-        tail, shown, kinds = (buffer[number].expand(rows, -1) for buffer in (self.tails, self.tail_mask, self.kinds))
-        mask = torch.cat([visible, shown], 1)
+        """Every dialogue with every description in one pass: ids (B, T) -> (B, 1, K * 2 * states)."""
+        rows, pairs = raw.mask.shape[0], len(self.tails)
+        ids = _joined(torch.where(raw.mask, raw.data, self.pad_id), self.tails)
+        mask = _joined(text.visible(raw.mask), self.tail_mask)
         state: Tensor = self.network(
-            input_ids=torch.cat([ids, tail], 1),
+            input_ids=ids,
             attention_mask=mask.long(),
-            token_type_ids=torch.cat([torch.zeros_like(ids), kinds], 1),
+            token_type_ids=_joined(torch.zeros_like(raw.data), self.kinds),
             # Counted over what is real: where a batch ends its rows must not move the description.
             position_ids=self.first_place + (mask.long().cumsum(1) - 1).clamp_min(0),
         ).last_hidden_state
-        return masked_mean(Tokens(state, mask))
+        means = masked_mean(Tokens(state, mask)).reshape(rows, 1, pairs * self.states)
+        return Tokens(means, present(raw).unsqueeze(1))
+
+
+def _joined(first: Tensor, tails: Tensor) -> Tensor:
+    """Each of B rows with each of N tails behind it: (B, T), (N, L) -> (B * N, T + L)."""
+    rows, pairs = first.shape[0], tails.shape[0]
+    both = [first.unsqueeze(1).expand(-1, pairs, -1), tails.unsqueeze(0).expand(rows, -1, -1)]
+    return torch.cat(both, -1).flatten(0, 1)
 
 
 def _check_places(network: Any, longest: int, first: int) -> None:
