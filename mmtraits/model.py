@@ -172,6 +172,8 @@ def _size(targets: Tensor, rate: Tensor, start: Tensor, slope: Tensor, base: Ten
 def build(config: RunConfig, schema: TraitSchema, transform: TargetTransform) -> TraitModel:
     """The model that a config describes, freshly initialised. Raises ConfigError where parts do not fit together."""
     streams = tuple(config.streams)
+    if taken := [stream for stream in streams if "." in stream or hasattr(nn.ModuleDict(), stream)]:
+        raise ConfigError(f"config {config.name!r}: streams {', '.join(taken)}; torch keeps these names: choose others")
     try:
         encoders = {stream: parts.encoder(part) for stream, part in config.streams.items()}
         chosen = config.fusion_of(schema.trait_names)

@@ -106,6 +106,13 @@ def test_parts_that_do_not_fit_together_are_a_config_error(tmp_path) -> None:
         build(wrong, SCHEMA, TRANSFORM)
 
 
+@pytest.mark.parametrize("name", ["items", "keys", "training", "a.b"])
+def test_a_stream_by_a_name_that_torch_keeps_is_refused(tmp_path, name) -> None:
+    wrong = config(tmp_path, streams={name: {"use": "precomputed", "size": 3}})
+    with pytest.raises(ConfigError, match=f"config 'toy': streams {name}; torch keeps these names: choose others"):
+        build(wrong, SCHEMA, TRANSFORM)
+
+
 # ------------------------------------------------------------------------------------------- what training changes
 
 
