@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -169,6 +170,16 @@ def _size(targets: Tensor, rate: Tensor, start: Tensor, slope: Tensor, base: Ten
     return base * torch.exp(torch.where(flat, step, log / torch.where(flat, torch.ones_like(rate), rate)))
 
 
+def _check_ends(head: nn.Module, transform: TargetTransform, where: str) -> None:
+    """A head that answers between 0 and 1 fits targets that do: others would be cut off in silence."""
+    ends = transform.to_target(np.stack([transform.low, transform.high]))
+    if getattr(head, "absolute", False) and not np.allclose(ends, [[0.0], [1.0]], atol=1e-6):
+        raise ConfigError(
+            f"{where} answers between the ends of the scale, where labels are targets from {ends.min():.2f} to "
+            f"{ends.max():.2f}; set data.transform: min_max"
+        )
+
+
 def build(config: RunConfig, schema: TraitSchema, transform: TargetTransform) -> TraitModel:
     """The model that a config describes, freshly initialised. Raises ConfigError where parts do not fit together."""
     streams = tuple(config.streams)
@@ -181,6 +192,7 @@ def build(config: RunConfig, schema: TraitSchema, transform: TargetTransform) ->
         head = parts.head(config.head, fusion.width, len(schema.traits))
     except ValueError as error:
         raise ConfigError(f"config {config.name!r}: {error}") from error
+    _check_ends(head, transform, where=f"config {config.name!r}: head {config.head.use!r}")
     model = TraitModel(encoders, fusion, head, transform, schema.trait_names, chosen.model_dump_json())
     optimizer.check(model, config.optimizer, where=f"config {config.name!r}")
     return model

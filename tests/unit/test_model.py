@@ -183,3 +183,13 @@ def test_a_row_that_would_lose_all_keeps_one_stream_that_it_has_drawn_evenly() -
     after = drop_streams(masks([[True, False, True]] * 20_000), dict.fromkeys(("s0", "s1", "s2"), 1.0))
     share = [tokens.mask.any(1).float().mean().item() for tokens in after.values()]
     assert share == [pytest.approx(0.5, abs=0.02), 0.0, pytest.approx(0.5, abs=0.02)]
+
+
+def test_a_head_on_the_unit_scale_wants_targets_on_it(tmp_path) -> None:
+    """Its answers end at 0 and 1: standardised labels beyond them could never be reached."""
+    labels = np.random.default_rng(0).uniform(0.2, 0.8, (50, 2))
+    found = config(tmp_path, head={"use": "unit"})
+    build(found, SCHEMA, TargetTransform.fit(SCHEMA, labels))
+    standard = replace(SCHEMA, transform="z_score")
+    with pytest.raises(ConfigError, match=r"head 'unit' answers between the ends .*; set data.transform: min_max"):
+        build(found, standard, TargetTransform.fit(standard, labels))
