@@ -68,14 +68,6 @@ class Floor:
     scores: Matrix
 
 
-def training_mean(labels: NDArray[np.floating[Any]]) -> Matrix:
-    """Training labels (N, K), NaN = unknown -> the constant (K,) that it predicts; NaN for a trait without a label."""
-    known = np.isfinite(labels)
-    sums = np.where(known, labels, 0.0).sum(axis=0, dtype=np.float64)
-    counts = known.sum(axis=0)
-    return np.where(counts, sums / np.maximum(counts, 1), np.nan)
-
-
 def ladder(corpus: Corpus, folds: Sequence[Fold], *, among: NDArray[np.bool_] | None = None) -> dict[str, Floor]:
     """Every floor that these rows allow, by name, the plainest first: fitted on each fold's train, scored on its test.
 

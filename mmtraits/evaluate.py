@@ -197,7 +197,7 @@ def _of_people(manifest: Manifest, said: Scored, counted: Units) -> dict[str, An
         counted.labels, scores, lower, upper, counted.ids, counted.persons, counted.attributes,
         counted.status(said.status), schema, clips=counted.clips.tolist(), resamples=RESAMPLES["groups"],
     )  # fmt: skip
-    persons = [manifest.clips[row].person or f"clip {manifest.clips[row].id}" for row in said.rows]
+    persons = [manifest.clips[row].whose for row in said.rows]
     reliability = {
         trait: types.Reliability(
             icc_labels=types.number(metrics.icc1(manifest.labels[said.rows, k], persons)),

@@ -24,7 +24,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mmtraits import __version__, calibrate, card, config, evaluation, graph, ranges, scored_run
 from mmtraits import run as runs
-from mmtraits.baselines import training_mean
 from mmtraits.calibrate import Calibration, Method
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
@@ -36,7 +35,7 @@ from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel
 from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
-from mmtraits.scored import Scored, digest, to_calibrate, training_median
+from mmtraits.scored import Scored, digest, to_calibrate, training_mean, training_median
 from mmtraits.unlike import Ranges
 
 

@@ -66,24 +66,6 @@ def sensitivity(
     return [_nuisance(d, n, answers, known[chosen], names) for n, d in enumerate(wanted)]
 
 
-def of_transcripts(
-    predictor: Predictor,
-    clips: Sequence[Clip],
-    labels: NDArray[np.floating[Any]] | None = None,
-    *,
-    most: int = 256,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Nuisance]:
-    """Word errors when the model is given the transcript alone; no medium is opened, so clips need none.
-
-    Else as `sensitivity`.
-    """
-    alone = [replace(clip, video=None, audio=None) for clip in clips]
-    words = [disturbance for disturbance in DEFAULT if disturbance.stream == "text"]
-    return sensitivity(predictor, alone, labels, disturbances=words, most=most, workers=workers, progress=progress)
-
-
 def _by_id(clips: Sequence[Clip]) -> list[int]:
     return sorted(range(len(clips)), key=lambda place: clips[place].id)
 

@@ -169,6 +169,11 @@ class Clip:
     attributes: Mapping[str, str] = field(default_factory=dict)  # for audits; never a model input
     features: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def whose(self) -> str:
+        """The person, or where nobody is named the clip alone, under a name that no person has."""
+        return self.person or f"clip {self.id}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Windowing:

@@ -69,10 +69,18 @@ def to_calibrate(said: Scored, manifest: Manifest) -> Rows:
     clips = [manifest.clips[row] for row in said.rows]
     return Rows(
         ids=[clip.id for clip in clips],
-        persons=[clip.person or f"clip {clip.id}" for clip in clips],
+        persons=[clip.whose for clip in clips],
         labels=manifest.labels[said.rows],
         scores=said.by_streams,
     )
+
+
+def training_mean(labels: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Training labels (N, K), NaN = unknown -> the constant (K,) that it predicts; NaN for a trait without a label."""
+    known = np.isfinite(labels)
+    sums = np.where(known, labels, 0.0).sum(axis=0, dtype=np.float64)
+    counts = known.sum(axis=0)
+    return np.where(counts, sums / np.maximum(counts, 1), np.nan)
 
 
 def training_median(labels: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtraits import baselines
 from mmtraits.baselines import Fold
 from mmtraits.data import splits
 from mmtraits.data.manifest import Manifest
@@ -30,6 +29,7 @@ from mmtraits.scored import (
     digest,
     official,
     rows_of,
+    training_mean,
     training_median,
 )
 
@@ -160,4 +160,4 @@ def _bundle_floor(
     train = np.flatnonzero([own == "train" for own in manifest.splits])
     where = "the manifest's split train" if len(train) else "the evaluated rows themselves (a harder floor)"
     labels = manifest.labels[train if len(train) else rows]
-    return baselines.training_mean(labels), training_median(labels), where
+    return training_mean(labels), training_median(labels), where

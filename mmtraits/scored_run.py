@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtraits import baselines, config, extract, run
+from mmtraits import config, extract, run
 from mmtraits.baselines import Fold
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, ManifestError
@@ -26,6 +26,7 @@ from mmtraits.scored import (
     largest,
     official,
     rows_of,
+    training_mean,
     training_median,
 )
 
@@ -169,7 +170,7 @@ def _ask(
         table = _computed(member, run.own(manifest, trait), rows, device)
     train = [row for name in learned for row in own[name]]
     labels = labels_of(manifest, train, trait)
-    mean, median = baselines.training_mean(labels), training_median(labels)
+    mean, median = training_mean(labels), training_median(labels)
     whole = len(own["train"]) == len(splits["train"])  # else the manifest does not hold what the member learned from
     return _Spoken(
         seed=str(own_about["seed"]),

@@ -82,6 +82,7 @@ def _floors(source: Path, manifest: Manifest, said: Scored, *, is_run: bool) -> 
     if not (said.folds and _installed("sklearn")):  # a bundle may be evaluated where only the runtime is installed
         return {name: constant for name in _sets(said)}
     corpus = _corpus(source, manifest, is_run=is_run)
+    # First in the list, and not the ladder's own: a bundle knows its training labels, not the manifest's rows `train`.
     ladder = constant | baselines.ladder(corpus, said.folds) | constant
     found = {}
     for name, keep in _sets(said).items():
@@ -103,7 +104,7 @@ def _corpus(source: Path, manifest: Manifest, *, is_run: bool) -> Corpus:
     return Corpus(
         ids=[clip.id for clip in manifest.clips],
         labels=manifest.labels,
-        persons=[clip.person or f"clip {clip.id}" for clip in manifest.clips],
+        persons=[clip.whose for clip in manifest.clips],
         attributes=[clip.attributes for clip in manifest.clips],
         texts=transcripts(manifest.clips),
         features=features,

@@ -51,7 +51,7 @@ class Units:
 def of(manifest: Manifest, rows: NDArray[np.int64]) -> Units:
     """The units of some rows of a manifest. Labels of a person's rows are averaged where the corpus rates persons."""
     clips = [manifest.clips[row] for row in rows]
-    persons = [clip.person or f"clip {clip.id}" for clip in clips]
+    persons = [clip.whose for clip in clips]
     names = [clip.id for clip in clips] if manifest.schema.rated == "clip" else persons
     first: dict[str, int] = {}  # unit -> its first row
     for n, name in enumerate(names):

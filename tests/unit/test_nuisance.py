@@ -187,19 +187,15 @@ def test_labels_of_another_shape_are_named(predictor: Predictor, clips: tuple[Cl
         nuisance.sensitivity(predictor, clips, np.zeros((2, 2)))
 
 
-def test_of_transcripts_opens_no_medium(predictor: Predictor, clips: tuple[Clip, ...], tmp_path: Path) -> None:
-    """Each real token adds .01; words that are left out or added change their number."""
-    there = [Clip(id=f"c{n:02d}", text="hello world hello world", video=tmp_path / "no.mp4") for n in range(40)]
-    there += [Clip(id=f"d{n}", transcript=clip.transcript) for n, clip in enumerate(clips)]
-    found = nuisance.of_transcripts(predictor, there)
-    assert [(n.name, n.strength, n.clips) for n in found] == [
-        ("word_errors", "10% of words", 52), ("word_errors", "30% of words", 52)
-    ]  # fmt: skip
-    changes = [n.traits["brightness"] for n in found]
-    assert all(change.p95_abs is not None and 0.0 < change.p95_abs < 0.03 for change in changes)
-    assert found[0].traits["brightness"] == found[0].traits["loudness"]
-
-
 def test_texts_of_features_alone_are_no_clips(predictor: Predictor) -> None:
     given = [Clip(id="a", features={"voice": "voice.npz#a"})]
-    assert [n.clips for n in nuisance.of_transcripts(predictor, given)] == [0, 0]
+    assert [n.clips for n in nuisance.sensitivity(predictor, given, disturbances=[MISHEARD, SOFTER])] == [0, 0]
+
+
+def test_words_of_clips_that_have_no_medium(predictor: Predictor) -> None:
+    """Each real token adds .01; words that are left out or added change their number."""
+    said = [Clip(id=f"c{n:02d}", text="hello world hello world") for n in range(40)]
+    (found,) = nuisance.sensitivity(predictor, said, disturbances=[MISHEARD])
+    change = found.traits["brightness"]
+    assert found.clips == 40 and change == found.traits["loudness"]
+    assert change.p95_abs is not None and 0.0 < change.p95_abs < 0.03

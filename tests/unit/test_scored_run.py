@@ -11,11 +11,10 @@ import pytest
 from tiny_run import SCHEMA, corpus, saying, trained
 
 from mmtraits import run, scored_run
-from mmtraits.baselines import training_mean
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, ManifestError
 from mmtraits.schema import Trait
-from mmtraits.scored import training_median
+from mmtraits.scored import training_mean, training_median
 
 ROWS = 40
 A, B, BOTH = frozenset("a"), frozenset("b"), frozenset("ab")
