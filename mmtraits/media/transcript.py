@@ -68,7 +68,7 @@ def sidecar(path: Path) -> Path | None:
     """
     for suffix in SUFFIXES:
         beside = path.with_suffix(suffix)
-        if beside == path or not beside.is_file():
+        if beside == path or not is_file(beside):
             continue
         if suffix != ".json":
             return beside
@@ -79,6 +79,14 @@ def sidecar(path: Path) -> Path | None:
         else:
             return beside
     return None
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; a name that is too long for the file system names none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def render(utterances: Iterable[Utterance], suffix: str) -> str:

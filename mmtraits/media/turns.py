@@ -66,7 +66,7 @@ def read(path: Path, *, start_s: float = 0.0, end_s: float | None = None) -> Tur
 def sidecar(clip: Clip) -> Path | None:
     """The file of turns beside a clip's medium: a.rttm of a.mp4."""
     beside = (path.with_suffix(".rttm") for path in (clip.audio, clip.video, clip.transcript) if path is not None)
-    return next((path for path in beside if path.is_file()), None)
+    return next((path for path in beside if transcript.is_file(path)), None)
 
 
 def of_clip(clip: Clip) -> Turns | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import time
 
 import numpy as np
 import pytest
@@ -55,6 +56,28 @@ def test_special_tokens_survive_the_cut():
         assert truncated is expected
         assert len(ids) == 8
         assert (ids[0], ids[-1]) == (whole[0], whole[-1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["so " * 99999, "so" * 99999 + " and so on " * 9, " " * 9999 + "so", "so on " + " " * 9999 + "and", "漢" * 9999],
+)
+def test_the_head_of_a_long_text_has_the_ids_of_the_whole(text):
+    """The tokenizers library without the shortcut is the reference."""
+    whole = tokenizers.Tokenizer.from_file(str(located(MINILM)))
+    whole.no_padding()
+    whole.enable_truncation(max_length=32)
+    expected = whole.encode(text)
+    ids, truncated = Tokenizer(TextSpec(tokenizer=MINILM, max_ids=32)).encode(text)
+    assert ids.tolist() == expected.ids
+    assert truncated is bool(expected.overflowing)
+
+
+def test_a_long_text_costs_no_more_than_a_page():
+    tokenizer = Tokenizer(TextSpec(tokenizer=MINILM, max_ids=256))
+    start = time.process_time()
+    assert tokenizer.encode("hello there " * 1_000_000)[1]
+    assert time.process_time() - start < 1.0  # the whole takes ten
 
 
 @pytest.mark.parametrize("text", ["", " \n\t "])
