@@ -9,7 +9,7 @@ import hashlib
 import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,8 @@ def _given(source: Path, manifest: Manifest) -> _Planned:
             "expected the manifest that it was trained on"
         )
     settings = config.load(source / "config.yaml")
+    if settings.runs.questions and divided == _parts(settings, manifest):
+        divided = _parts(settings, manifest, asked=False)
     return _Planned(source=str(source), settings=settings, folder=source, given=True, divided=divided)
 
 
@@ -144,10 +146,8 @@ def _own(source: Path, manifest: Manifest, out: Path, overrides: Sequence[str]) 
     """A config, to be trained into `out/runs`; what is there already must be of the same config and rows."""
     settings = config.load(source, overrides, check=parts.problems)
     settings = settings.model_copy(update={"data": settings.data.model_copy(update={"manifest": manifest.path})})
-    members = run.plan(settings, manifest)
-    run.leakage(settings, manifest, members)
-    ids = [clip.id for clip in manifest.clips]
-    divided = _divided([{split: [ids[row] for row in rows] for split, rows in one.rows.items()} for one in members])
+    run.leakage(settings, manifest, run.plan(settings, manifest))
+    divided = _parts(settings, manifest, asked=False)
     folder = out / "runs" / settings.name
     if folder.exists():
         before, now = (one.model_dump(exclude=_WHERE) for one in (config.load(folder / "config.yaml"), settings))
@@ -186,6 +186,14 @@ def _divided(members: Sequence[Mapping[str, Sequence[str]]]) -> Divided:
     return frozenset(tuple(sorted((split, frozenset(ids)) for split, ids in one.items())) for one in members)
 
 
+def _parts(settings: RunConfig, manifest: Manifest, *, asked: bool = True) -> Divided:
+    """How a config divides the clips; `asked: False`: before members keep to the answers to their trait's question."""
+    if not asked:
+        settings = settings.model_copy(update={"runs": settings.runs.model_copy(update={"questions": {}})})
+    ids, members = [clip.id for clip in manifest.clips], run.plan(settings, manifest)
+    return _divided([{split: [ids[row] for row in rows] for split, rows in one.rows.items()} for one in members])
+
+
 def _persons_shared(plan: _Planned, manifest: Manifest) -> int | None:
     """Persons in training and outside of it; all systems have the same rows."""
     row_of = {clip.id: row for row, clip in enumerate(manifest.clips)}
@@ -204,16 +212,17 @@ def _finished(folder: Path) -> bool:
 
 def _side_by_side(plans: Sequence[_Planned], manifest: Manifest, overrides: Sequence[str]) -> SideBySide:
     said = {plan.settings.name: scored_run.score(plan.folder, manifest, "test") for plan in plans}
-    scored = {name: one.rows[np.isfinite(one.scores).all(axis=1)] for name, one in said.items()}
-    rows: NDArray[np.int64] = reduce(np.intersect1d, scored.values())
+    shared = reduce(np.logical_and, (_scored(one, manifest) for one in said.values()))
+    rows: NDArray[np.int64] = np.flatnonzero(shared.any(axis=1))
     if not len(rows):
-        raise ConfigError(f"compare: no clip of {manifest.path} was scored by all of {', '.join(said)}")
+        raise ConfigError(f"compare: no trait of a clip of {manifest.path} was scored by all of {', '.join(said)}")
+    manifest = replace(manifest, labels=np.where(shared, manifest.labels, np.nan))
     counted, first = units.of(manifest, rows), said[plans[0].settings.name]
     at = {name: np.searchsorted(one.rows, rows) for name, one in said.items()}
     floors = {MEAN: first.mean, MEDIAN: np.full_like(first.mean, np.nan) if first.median is None else first.median}
     judged = _judged(
-        {name: counted.mean(one.scores[at[name]]) for name, one in said.items()},
-        {name: counted.mean(values[at[plans[0].settings.name]]) for name, values in floors.items()},
+        {name: counted.mean(_kept(one.scores[at[name]], shared[rows])) for name, one in said.items()},
+        {name: counted.mean(_kept(some[at[plans[0].settings.name]], shared[rows])) for name, some in floors.items()},
         counted,
         manifest,
     )
@@ -232,9 +241,13 @@ def _side_by_side(plans: Sequence[_Planned], manifest: Manifest, overrides: Sequ
                 source=plan.source,
                 streams=list(one.streams),
                 members=len(one.about["members"]),
-                unscored=len(one.rows) - len(scored[plan.settings.name]),
+                unscored=int((~np.isfinite(one.scores)).all(axis=1).sum()),
                 settings=settings[plan.settings.name],
-                seeds=_spreads(one, at[plan.settings.name], counted, manifest),
+                seeds=_spreads(
+                    {s: _kept(some[at[plan.settings.name]], shared[rows]) for s, some in one.seeds.items()},
+                    counted,
+                    manifest,
+                ),
                 table=judged.tables[plan.settings.name],
             )
             for plan, one in zip(plans, said.values(), strict=True)
@@ -243,9 +256,25 @@ def _side_by_side(plans: Sequence[_Planned], manifest: Manifest, overrides: Sequ
         pairs=judged.pairs,
         floor_pairs=judged.floor_pairs,
         resamples=RESAMPLES,
-        notes=_notes(plans, said, overrides),
+        notes=_notes(plans, said, overrides) + _unjudged(shared, manifest),
         provenance=_provenance(plans, manifest, rows),
     )
+
+
+def _scored(one: Scored, manifest: Manifest) -> NDArray[np.bool_]:
+    """(N, K) of the manifest: what a system scored."""
+    found = np.zeros(manifest.labels.shape, np.bool_)
+    found[one.rows] = np.isfinite(one.scores)
+    return found
+
+
+def _kept(scores: Scores, shared: NDArray[np.bool_]) -> Scores:
+    return np.where(shared, scores, np.nan)
+
+
+def _unjudged(shared: NDArray[np.bool_], manifest: Manifest) -> list[str]:
+    lost = [name for name, some in zip(manifest.schema.trait_names, shared.any(axis=0), strict=True) if not some]
+    return [f"{', '.join(lost)}: no clip was scored by all systems; left out of every mean."] if lost else []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,11 +345,11 @@ def corrected(pairs: Sequence[Pair]) -> list[Pair]:
     return found
 
 
-def _spreads(said: Scored, at: NDArray[np.intp], counted: Units, manifest: Manifest) -> dict[str, Spread]:
+def _spreads(seeds: Mapping[str, Scores], counted: Units, manifest: Manifest) -> dict[str, Spread]:
     """Mean and standard deviation over the seeds of a system that has several, each judged alone."""
     means = {
-        name: metrics.table(counted.labels, counted.mean(scores[at]), counted.ids, manifest.schema)["mean"]
-        for name, scores in said.seeds.items()
+        name: metrics.table(counted.labels, counted.mean(scores), counted.ids, manifest.schema)["mean"]
+        for name, scores in seeds.items()
     }
     shown = [metric for metric in OF_SEEDS if metric in metrics.names(manifest.schema)]
     return {metric: _spread({name: mean[metric] for name, mean in means.items()}) for metric in shown if means}

@@ -13,7 +13,10 @@ import pytest
 from planted import config, plant
 from small_models import padded
 
-from mmtraits import run, scored_run
+from mmtraits import config as configs
+from mmtraits import metrics, run, scored_run
+from mmtraits.compare import compare
+from mmtraits.config import RunsConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError
@@ -147,3 +150,45 @@ def test_a_run_that_lacks_a_trait_is_not_exported(trained, corpus, tmp_path) -> 
         (tmp_path / "half" / f"calm-fold{fold}" / "metrics.json").unlink()
     with pytest.raises(ConfigError, match="the members say warm; expected warm, calm"):
         export(tmp_path / "half", tmp_path / "bundle")
+
+
+# ---------------------------------------------------------------------------------------------------- side by side
+
+
+def test_runs_with_questions_stand_beside_each_other_and_beside_one_of_all_answers(
+    trained, settings, corpus, tmp_path
+) -> None:
+    """Every trait is judged on the answers that all of them scored it on."""
+    every = settings.model_copy(update={"name": "every", "runs": RunsConfig(over="fold")})
+    (tmp_path / "every.yaml").write_text(configs.dump(every))
+    other = settings.model_copy(update={"name": "other"})
+    (tmp_path / "other.yaml").write_text(configs.dump(other))
+    found = compare([trained, tmp_path / "every.yaml", tmp_path / "other.yaml"], corpus.path, tmp_path / "out")
+    assert [(side.name, side.members, side.unscored) for side in found.systems] == [
+        ("each", 4, 0), ("every", 2, 0), ("other", 4, 0)
+    ]  # fmt: skip
+    assert (found.clips, found.units, found.notes[-1][:6]) == (120, 60, "Floors")
+    counts = [(row.n, row.unscored) for side in found.systems for row in side.table.traits.values()]
+    assert counts == 3 * [(60, 0), (n_answered(corpus), 0)]
+    said = scored_run.score(tmp_path / "out" / "runs" / "every", corpus, "test")
+    warm = [n for n, clip in enumerate(corpus.clips) if clip.question == "q3"]  # one clip of each person
+    expected = metrics.mae(corpus.labels[warm, 0], said.scores[warm, 0])
+    assert found.systems[1].table.traits["warm"].metrics["mae"].value == pytest.approx(expected)
+    again = compare([trained, tmp_path / "every.yaml", tmp_path / "other.yaml"], corpus.path, tmp_path / "out")
+    assert again.systems == found.systems
+
+
+def test_a_trait_that_not_all_scored_on_any_clip_is_named(trained, settings, corpus, tmp_path) -> None:
+    turned = settings.runs.model_copy(update={"questions": {**QUESTIONS, "calm": "q3"}})
+    (tmp_path / "turned.yaml").write_text(configs.dump(settings.model_copy(update={"name": "turned", "runs": turned})))
+    found = compare([trained, tmp_path / "turned.yaml"], corpus.path, tmp_path / "out")
+    assert [row.n for row in found.systems[0].table.traits.values()] == [60, 0]
+    assert found.notes[-1] == "calm: no clip was scored by all systems; left out of every mean."
+
+
+def n_answered(corpus: Manifest) -> int:
+    """Persons with a label of the second trait on the answer to its question."""
+    return sum(
+        clip.question == QUESTIONS["calm"] and label == label
+        for clip, label in zip(corpus.clips, corpus.labels[:, 1], strict=True)
+    )
