@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmtraits.errors import ConfigError
 from mmtraits.media.audio import QUIET_DBFS, Track, loudness_dbfs, resample
@@ -17,6 +17,7 @@ from mmtraits.media.sampling import frame_times
 from mmtraits.media.video import Image, Picture, Size, Sound, exactly, fit
 from mmtraits.schema import FrameSpec, InputSpec, Raw, WaveSpec
 
+_PATIENCE_S = 60.0
 _FACE_LONG_SIDE_PX = 640  # faces are sought and cut at this size: a face of a tenth of it still fills the crop
 
 
@@ -29,20 +30,21 @@ class Window:
     streams: Mapping[str, Raw]
 
 
-class _Slot(NamedTuple):
-    """One wanted frame: when, and where it goes."""
+class _Slots(NamedTuple):
+    """The wanted frames in the order of time, and where each goes: (F,) arrays, for an hour has thousands of them."""
 
-    time_s: float
-    window: int
-    stream: str
-    place: int
+    time_s: NDArray[np.float64]
+    window: NDArray[np.int32]
+    stream: NDArray[np.int32]
+    place: NDArray[np.int32]
 
 
 class Assembler:
     """Sorts what a pass over a clip yields into its windows.
 
     `wanted` and `sizes` are what the pass must be asked for. `ready` holds, per window, the streams known beforehand
-    (text, and the empty ones of absent media).
+    (text, and the empty ones of absent media). A window that picture or sound has left a minute behind waits for the
+    other no longer, so that a stream which ends early does not make the rest of the clip pile up.
     """
 
     def __init__(
@@ -54,12 +56,12 @@ class Assembler:
         open_ = {name: spec for name, spec in specs.items() if name not in ready[0]}
         self._frame_specs = {name: spec for name, spec in open_.items() if isinstance(spec, FrameSpec)}
         self._wave_specs = {name: spec for name, spec in open_.items() if isinstance(spec, WaveSpec)}
-        self._slots = sorted(_slots(self._frame_specs, spans))
-        self._missing = Counter((slot.window, slot.stream) for slot in self._slots)
+        self._slots = _slots(self._frame_specs, spans)
+        self._missing = {(n, name): spec.frames for n in range(len(spans)) for name, spec in self._frame_specs.items()}
         self._images: dict[tuple[int, str], list[Image | None]] = {}
         kinds = {name: _size_key(spec) for name, spec in self._frame_specs.items()}
         self._size_index = {name: sorted(set(kinds.values())).index(kind) for name, kind in kinds.items()}
-        self.wanted = [slot.time_s for slot in self._slots]
+        self.wanted: list[float] = self._slots.time_s.tolist()
         self.sizes: list[Size] = [_size(kind) for kind in sorted(set(kinds.values()))]
         self.track = Track(spans[0][0], spans[-1][1])
         self.wants_sound = bool(self._wave_specs)
@@ -70,25 +72,39 @@ class Assembler:
         """Take one event; yields the windows that it completes."""
         if isinstance(event, Picture):
             self._place(event)
+            reached_s = self.wanted[event.wanted]
         else:
             self.track.add(event.time_s, event.samples, event.rate)
-            while self._next_wave < len(self.spans) and self.track.reached_s >= self.spans[self._next_wave][1]:
+            reached_s = self.track.reached_s
+            while self._next_wave < len(self.spans) and reached_s >= self.spans[self._next_wave][1]:
                 self._cut_waves()
         yield from self._complete()
+        while self._next_window < len(self.spans) and reached_s > self.spans[self._next_window][1] + _PATIENCE_S:
+            self._close(self._next_window)
+            yield from self._complete()
 
     def finish(self) -> Iterator[Window]:
         """Nothing more comes: yields the remaining windows with what there is."""
-        for window, stream in list(self._missing):
-            self._close_frames(window, stream)
-        while self._next_wave < len(self.spans):
+        while self._next_window < len(self.spans):
+            self._close(self._next_window)
+            yield from self._complete()
+
+    def _close(self, window: int) -> None:
+        """Let a window be complete with what there is."""
+        for stream in self._frame_specs:
+            if (window, stream) in self._missing:
+                self._close_frames(window, stream)
+        while self._next_wave <= window:
             self._cut_waves()
-        yield from self._complete()
 
     def _place(self, picture: Picture) -> None:
-        slot = self._slots[picture.wanted]
-        key = (slot.window, slot.stream)
-        images = self._images.setdefault(key, [None] * self._frame_specs[slot.stream].frames)
-        images[slot.place] = picture.images[self._size_index[slot.stream]]
+        window, place = int(self._slots.window[picture.wanted]), int(self._slots.place[picture.wanted])
+        stream = list(self._frame_specs)[self._slots.stream[picture.wanted]]
+        key = (window, stream)
+        if key not in self._missing:
+            return  # its window has been let go
+        images = self._images.setdefault(key, [None] * self._frame_specs[stream].frames)
+        images[place] = picture.images[self._size_index[stream]]
         self._missing[key] -= 1
         if not self._missing[key]:
             self._close_frames(*key)
@@ -142,11 +158,16 @@ class Assembler:
             self._next_window += 1
 
 
-def _slots(specs: Mapping[str, FrameSpec], spans: Sequence[tuple[float, float]]) -> Iterator[_Slot]:
-    for stream, spec in specs.items():
+def _slots(specs: Mapping[str, FrameSpec], spans: Sequence[tuple[float, float]]) -> _Slots:
+    """Sorted by time, then window, stream (by its number) and place."""
+    times, where = [np.zeros(0)], [np.zeros((3, 0), np.int32)]
+    for number, spec in enumerate(specs.values()):
         for window, span in enumerate(spans):
-            for place, time_s in enumerate(frame_times(*span, spec.frames).tolist()):
-                yield _Slot(time_s, window, stream, place)
+            times.append(frame_times(*span, spec.frames))
+            where.append(np.array([(window, number, place) for place in range(spec.frames)], np.int32).T)
+    time_s, (window_of, stream_of, place_of) = np.concatenate(times), np.concatenate(where, axis=1)
+    order = np.lexsort((place_of, stream_of, window_of, time_s))
+    return _Slots(time_s[order], window_of[order], stream_of[order], place_of[order])
 
 
 def _check_faces(specs: Mapping[str, InputSpec]) -> None:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import heapq
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmtraits.errors import MediaError
 from mmtraits.media import features, transcript
 from mmtraits.media.assemble import Assembler, Window
-from mmtraits.media.audio import QUIET_DBFS
-from mmtraits.media.probe import AUDIO_SUFFIXES, Media, opened
+from mmtraits.media.probe import AUDIO_SUFFIXES, LIMITS, Limits, Media, opened
 from mmtraits.media.sampling import windows
 from mmtraits.media.text import Tokenizer
 from mmtraits.media.transcript import Utterance
@@ -30,12 +30,24 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """What is known of a clip once it has been read.
+
+    reasons: from `schema.REASONS`, in their order. duration_s: of the stretch that was asked for, NaN where no medium
+    tells it. details: what the reasons leave out (counts, fractions, levels), for the logs of a job.
+    """
+
+    reasons: tuple[str, ...]
+    duration_s: float
+    details: Mapping[str, float | int | str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedClip:
     """A clip, decoded. Every window holds every stream; an absent one is its spec's `empty()`.
 
-    windows: in order, without those in which there is nothing at all; but there is always at least one.
-    reasons: from `schema.REASONS`, in their order. duration_s: of the stretch that was asked for, NaN where no medium
-    tells it. details: what the reasons leave out (counts, fractions, levels), for the logs of a job.
+    windows: in order, without those in which there is nothing at all; but there is always at least one. The rest is
+    that of its `Ending`.
     """
 
     windows: tuple[Window, ...]
@@ -48,10 +60,10 @@ class LoadedClip:
 class _Report:
     """What is found out while a clip is read."""
 
-    duration_s: float
-    reasons: set[str]
-    details: dict[str, float | int | str]
-    loudness_dbfs: float = 0.0
+    duration_s: float = math.nan
+    reasons: set[str] = field(default_factory=set)
+    details: dict[str, float | int | str] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)  # streams of which a window held something
 
 
 def clip_from_file(path: Path, id: str | None = None) -> Clip:  # noqa: A002  (the field's own name)
@@ -75,47 +87,66 @@ def load(
     *,
     backend: Backend = "pyav",
     root: Path | None = None,
+    limits: Limits = LIMITS,
 ) -> LoadedClip:
-    """Decode a clip as the streams of `specs` want it.
+    """Decode a clip as the streams of `specs` want it: what `stream` yields, collected.
 
-    Never raises for what a file contains: `reasons` say it, and what could be decoded is kept. Sound is taken from
-    clip.audio, else from the video; text from clip.text, else from the transcript, cut to the window where it is timed.
-    `root`: the folder in which relative tokenizer paths lie. clip.features is not read here. Raises BundleError or
-    ConfigError for a tokenizer that is not there, ConfigError for a producer of vectors that is not.
+    Where nothing is in any window, the first one is kept.
     """
-    report = _Report(math.nan, set(), {})
-    found = tuple(_stream(clip, specs, windowing, backend, root, report))
-    if report.loudness_dbfs < QUIET_DBFS:  # known only at the end
-        found = tuple(_without_sound(window, specs) for window in found)
-    found = tuple(window for window in found if _says_something(window)) or found[:1]
-    reasons = report.reasons | _absences(found, specs)
-    return LoadedClip(
-        windows=found,
-        reasons=tuple(join_reasons(reasons).split(";")) if reasons else (),
-        duration_s=report.duration_s,
-        details=report.details,
-    )
+    report = _Report()
+    found = tuple(_windows(clip, specs, windowing, backend, root, limits, report))
+    spoken = tuple(window for window in found if _says_something(window)) or found[:1]
+    end = _ending(specs, report)
+    return LoadedClip(windows=spoken, reasons=end.reasons, duration_s=end.duration_s, details=end.details)
+
+
+def stream(
+    clip: Clip,
+    specs: Mapping[str, InputSpec],
+    windowing: Windowing,
+    *,
+    backend: Backend = "pyav",
+    root: Path | None = None,
+    limits: Limits = LIMITS,
+    tell_duration: Callable[[float], None] | None = None,
+) -> Iterator[Window | Ending]:
+    """Decode a clip as the streams of `specs` want it: its windows, each as soon as it is complete, then its Ending.
+
+    Windows in which there is nothing at all are left out. Memory does not grow with the length of the clip. Never
+    raises for what a file contains: the reasons say it, and what could be decoded is kept. Sound is taken from
+    clip.audio, else from the video; text from clip.text, else from the transcript, cut to the window where it is timed.
+    `root`: the folder in which relative tokenizer paths lie. `tell_duration`: called with the seconds of media up to
+    the end of the stretch, once the files are open. clip.features is not read here. Raises BundleError or ConfigError
+    for a tokenizer that is not there, ConfigError for a producer of vectors that is not.
+    """
+    report = _Report()
+    yield from filter(_says_something, _windows(clip, specs, windowing, backend, root, limits, report, tell_duration))
+    yield _ending(specs, report)
 
 
 # ---------------------------------------------------------------------------------------------------- one pass
 
 
-def _stream(
+def _windows(
     clip: Clip,
     specs: Mapping[str, InputSpec],
     windowing: Windowing,
     backend: Backend,
     root: Path | None,
+    limits: Limits,
     report: _Report,
+    tell_duration: Callable[[float], None] | None = None,
 ) -> Iterator[Window]:
     """Yield the windows in order, each when it is complete; fills the report on the way."""
     turns = _turns(clip, report)
     utterances = _own(clip, turns)
     with ExitStack() as stack:
-        video, audio = (_open(path, stack, report) for path in (clip.video, clip.audio))
+        video, audio = (_open(path, stack, limits, report) for path in (clip.video, clip.audio))
         if video is None and audio is None and not utterances:
             report.reasons |= set() if report.reasons else {"no_modality"}
-        spans = _spans(clip, windowing, video or audio, utterances, report)
+        spans = _spans(clip, windowing, video or audio, utterances, limits, report)
+        if tell_duration is not None:
+            tell_duration(spans[-1][1])
         sources = [
             features.Source(clip=clip, turns=turns, said=_said_in(utterances, span), span_s=span) for span in spans
         ]
@@ -124,17 +155,23 @@ def _stream(
         _fill_absent(ready, specs, has_video=_has_video(video), has_sound=sound is not None and sound.info.has_audio)
         assembler = Assembler(specs, spans, ready)
         health = Health()
-        for event in _events(video, sound, assembler, backend, health):
-            yield from assembler.push(event)
-        yield from assembler.finish()
+        for window in _assembled(assembler, _events(video, sound, assembler, backend, health)):
+            report.heard |= {name for name, raw in window.streams.items() if raw.mask.any()}
+            yield window
     _tell(report, video or audio, assembler, health)
 
 
-def _open(path: Path | None, stack: ExitStack, report: _Report) -> Media | None:
+def _assembled(assembler: Assembler, events: Iterable[Picture | Sound]) -> Iterator[Window]:
+    for event in events:
+        yield from assembler.push(event)
+    yield from assembler.finish()
+
+
+def _open(path: Path | None, stack: ExitStack, limits: Limits, report: _Report) -> Media | None:
     if path is None:
         return None
     try:
-        return stack.enter_context(opened(path))
+        return stack.enter_context(opened(path, limits.max_pixels))
     except MediaError as error:
         report.reasons.add(error.reason)
         report.details["error"] = str(error)
@@ -146,16 +183,24 @@ def _has_video(media: Media | None) -> bool:
 
 
 def _spans(
-    clip: Clip, windowing: Windowing, media: Media | None, utterances: list[Utterance], report: _Report
+    clip: Clip,
+    windowing: Windowing,
+    media: Media | None,
+    utterances: list[Utterance],
+    limits: Limits,
+    report: _Report,
 ) -> tuple[tuple[float, float], ...]:
     """The windows of the clip. Where nothing tells a length there is one, as long as a window is."""
     duration_s = media.info.duration_s if media else max((u.end_s or 0.0 for u in utterances), default=0.0)
-    spans = windows(duration_s, windowing, clip.start_s, clip.end_s)
-    stretch_s = spans[-1][1] - spans[0][0]
+    begin_s = max(0.0, clip.start_s)
+    stretch_s = (duration_s if clip.end_s is None else min(clip.end_s, duration_s)) - begin_s
     if stretch_s <= 0:
         return ((clip.start_s, clip.start_s + windowing.length_s),)
     report.duration_s = stretch_s
-    return spans
+    if limits.max_duration_s is not None and stretch_s > limits.max_duration_s:
+        report.reasons.add("too_long")
+        duration_s = begin_s + limits.max_duration_s
+    return windows(duration_s, windowing, clip.start_s, clip.end_s)
 
 
 def _events(
@@ -218,7 +263,7 @@ def _text(
     for name, spec in specs.items():
         if isinstance(spec, TextSpec):
             text = source.text if spec.turns == "own" else _dialogue(source)
-            ids, truncated = _tokenizer(spec, root).encode(text)
+            ids, truncated = _token_ids(spec, root, text)
             found[name] = Raw(ids, np.ones(len(ids), np.bool_))
             report.reasons |= {"text_truncated"} if truncated else set()
     return found
@@ -258,6 +303,12 @@ def _tokenizer(spec: TextSpec, root: Path | None) -> Tokenizer:
     return Tokenizer(spec, root)
 
 
+@lru_cache(maxsize=4)
+def _token_ids(spec: TextSpec, root: Path | None, text: str) -> tuple[NDArray[np.int64], bool]:
+    """Kept for the next windows, which have the same text where it is not timed."""
+    return _tokenizer(spec, root).encode(text)
+
+
 # ---------------------------------------------------------------------------------------------------- report
 
 
@@ -265,14 +316,14 @@ def _says_something(window: Window) -> bool:
     return any(raw.mask.any() for raw in window.streams.values())
 
 
-def _without_sound(window: Window, specs: Mapping[str, InputSpec]) -> Window:
-    silent = {name: spec.empty() for name, spec in specs.items() if isinstance(spec, WaveSpec)}
-    return replace(window, streams={**window.streams, **silent})
+def _ending(specs: Mapping[str, InputSpec], report: _Report) -> Ending:
+    reasons = report.reasons | _absences([spec for name, spec in specs.items() if name not in report.heard])
+    told = tuple(join_reasons(reasons).split(";")) if reasons else ()
+    return Ending(reasons=told, duration_s=report.duration_s, details=report.details)
 
 
-def _absences(found: tuple[Window, ...], specs: Mapping[str, InputSpec]) -> set[str]:
+def _absences(absent: Sequence[InputSpec]) -> set[str]:
     """The reasons for streams of which no window holds anything."""
-    absent = [specs[name] for name in specs if not any(window.streams[name].mask.any() for window in found)]
     reasons = {FrameSpec: "no_face", WaveSpec: "no_sound", TextSpec: "no_transcript"}
     kinds = {reasons[type(spec)] for spec in absent if type(spec) in reasons}
     return kinds | {str(features.producer(spec).REASON) for spec in absent if _has_producer(spec)}
@@ -290,5 +341,4 @@ def _tell(report: _Report, media: Media | None, assembler: Assembler, health: He
     if assembler.frames_searched:
         details["face_coverage"] = round(assembler.faces_found / assembler.frames_searched, 4)
     if assembler.track.samples:
-        report.loudness_dbfs = assembler.track.loudness_dbfs
-        details["loudness_dbfs"] = round(max(report.loudness_dbfs, -200.0), 2)  # -inf is no JSON
+        details["loudness_dbfs"] = round(max(assembler.track.loudness_dbfs, -200.0), 2)  # -inf is no JSON

@@ -44,6 +44,22 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a clip may cost. Beyond a limit it is read up to there, or that part of it not at all; a reason says so.
+
+    max_duration_s: of the stretch that is asked for, None = any (`too_long`). max_pixels: of one frame (`too_large`).
+    max_transcript_bytes: of a transcript (`text_truncated`).
+    """
+
+    max_duration_s: float | None = None
+    max_pixels: int = MAX_PIXELS
+    max_transcript_bytes: int = 8_000_000
+
+
+LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MediaInfo:
     """What a container declares. Times are in seconds from its first time stamp, `start_s`, which need not be 0.
 
@@ -84,13 +100,14 @@ class Media(NamedTuple):
     path: Path
     container: Any
     info: MediaInfo
+    max_pixels: int = MAX_PIXELS
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Media]:
-    """Open a file of an allowed format; raises MediaError as `probe` does."""
+def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Media]:
+    """Open a file of an allowed format; raises MediaError as `probe` does. `max_pixels`: of a frame to be decoded."""
     with _opened(path) as container:
-        yield Media(path, container, _described(container, path))
+        yield Media(path, container, _described(container, path), max_pixels)
 
 
 @contextmanager
@@ -134,15 +151,15 @@ def display_size(width: int, height: int, aspect: Any, rotation_deg: int) -> tup
     return (height, width) if rotation_deg % 180 == 90 else (width, height)
 
 
-def limit(stream: Any) -> None:
-    """Bound what a decoder may use, before its first packet: one thread, and frames of at most MAX_PIXELS.
+def limit(stream: Any, max_pixels: int = MAX_PIXELS) -> None:
+    """Bound what a decoder may use, before its first packet: one thread, and frames of at most `max_pixels`.
 
     Processes share the cores; decoding with frame threads hangs when it is left early.
     """
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
     if stream.type == "video":
-        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        stream.codec_context.options = {"max_pixels": str(max_pixels)}
 
 
 def quarter_turns(rotation_deg: int) -> int:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from mmtraits.errors import MMTraitsError
 from mmtraits.media.audio import LEAP_S, Wave, mono
 from mmtraits.media.probe import (
-    MAX_PIXELS,
     Media,
     MediaInfo,
     audio_stream,
@@ -213,8 +212,8 @@ def _read_pyav(
     health: Health,
 ) -> Iterator[Picture | Sound]:
     container, info = media.container, media.info
-    video = _usable(video_stream(container), health) if wanted else None
-    audio = _usable(audio_stream(container), health) if sound_span_s else None
+    video = _usable(video_stream(container), health, media.max_pixels) if wanted else None
+    audio = _usable(audio_stream(container), health, media.max_pixels) if sound_span_s else None
     sound_start_s, sound_end_s = sound_span_s or (0.0, 0.0)
     chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None), health, info.fps)
     if video is not None:
@@ -263,7 +262,7 @@ def _decoded(decode: Callable[[], list[Any]], health: Health) -> list[Any]:
         return []
 
 
-def _usable(stream: Any | None, health: Health) -> Any | None:
+def _usable(stream: Any | None, health: Health, max_pixels: int) -> Any | None:
     """The stream, its decoder opened within limits; None, with a reason, where that cannot be."""
     if stream is None:
         return None
@@ -271,10 +270,10 @@ def _usable(stream: Any | None, health: Health) -> Any | None:
     if context is None:
         health.reasons.add("codec_unsupported")
         return None
-    if stream.type == "video" and context.width * context.height > MAX_PIXELS:
+    if stream.type == "video" and context.width * context.height > max_pixels:
         health.reasons.add("too_large")
         return None
-    limit(stream)
+    limit(stream, max_pixels)
     try:
         context.open(strict=False)
     except Exception as error:
@@ -339,7 +338,7 @@ def _decord_reader(media: Media) -> Any | None:
         raise MMTraitsError("backend decord: not installed; pip install decord, or choose the backend pyav") from error
     if not media.info.has_video or media.info.format.split(",")[0] not in _DECORD_FORMATS:
         return None
-    if media.info.width_px * media.info.height_px > MAX_PIXELS:
+    if media.info.width_px * media.info.height_px > media.max_pixels:
         return None
     try:
         return decord.VideoReader(str(media.path), num_threads=1)

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mmtraits.errors import ConfigError
 from mmtraits.media import load as module
-from mmtraits.media.load import LoadedClip, clip_from_file, load
+from mmtraits.media.load import Ending, LoadedClip, Window, clip_from_file, load, stream
+from mmtraits.media.probe import LIMITS, Limits
 from mmtraits.media.transcript import Utterance, render
 from mmtraits.media.write import write_video
 from mmtraits.schema import REASONS, Clip, FrameSpec, InputSpec, Raw, TextSpec, VectorSpec, WaveSpec, Windowing
@@ -94,16 +95,80 @@ def test_windows_of_a_long_clip(tmp_path: Path, specs: Mapping[str, InputSpec]) 
 def test_windows_come_one_by_one(tmp_path: Path, specs: Mapping[str, InputSpec]) -> None:
     """The first one is let go long before the clip is read to its end, and nothing of it is kept."""
     clip = Clip(id="a", video=clock.write(tmp_path / "a.mp4", seconds=20, fps=10))
-    report = module._Report(0.0, set(), {})
-    stream = module._stream(clip, specs, Windowing(length_s=2, hop_s=2), "pyav", None, report)
-    first = next(stream)
+    found = module._windows(clip, specs, Windowing(length_s=2, hop_s=2), "pyav", None, LIMITS, module._Report())
+    first = next(found)
     assert (first.start_s, first.end_s) == (0.0, 2.0)
-    frame = stream.gi_frame
+    frame = found.gi_frame
     assert frame is not None
     assert frame.f_locals["health"].frames < 40
     assembler = frame.f_locals["assembler"]
     assert sum(len(samples) for _, samples in assembler.track._parts) < 3 * 44100
-    assert len(list(stream)) == 9
+    assert len(list(found)) == 9
+
+
+def test_a_stream_is_the_windows_then_the_ending(tmp_path: Path, specs: Mapping[str, InputSpec]) -> None:
+    clip, windowing = Clip(id="a", video=clock.write(tmp_path / "a.mp4", seconds=6, fps=5)), Windowing(length_s=2)
+    told: list[float] = []
+    *found, end = stream(clip, specs, windowing, tell_duration=told.append)
+    loaded = load(clip, specs, windowing)
+    assert isinstance(end, Ending)
+    assert (end.reasons, end.duration_s, end.details) == (loaded.reasons, loaded.duration_s, loaded.details)
+    assert told == [loaded.duration_s]
+    for one, other in zip(found, loaded.windows, strict=True):
+        assert isinstance(one, Window)
+        assert (one.start_s, one.end_s) == (other.start_s, other.end_s)
+        for name, raw in one.streams.items():
+            np.testing.assert_array_equal(raw.data, other.streams[name].data)
+
+
+def test_a_clip_in_which_nothing_is_has_no_window(specs: Mapping[str, InputSpec]) -> None:
+    (end,) = stream(Clip(id="a"), specs, Windowing())
+    assert isinstance(end, Ending)
+    assert end.reasons == ("no_modality", "no_face", "no_sound", "no_transcript")
+
+
+@pytest.mark.parametrize("ends", ["sound", "picture"])
+def test_a_stream_that_ends_early_does_not_hold_the_other_back(tmp_path: Path, ends: str) -> None:
+    """Windows do not wait for the end of the file for what is not coming; all of them are there."""
+    last = {"sound_span_s": (0.0, 3.0)} if ends == "sound" else {"times_s": [k / 10 for k in range(30)]}
+    path = clock.write(tmp_path / "a.mkv", seconds=150, fps=10, size=(64, 48), **last)
+    clip, specs = Clip(id="a", video=path, end_s=148.0), {"scene": SCENE, "voice": VOICE}
+    found = module._windows(clip, specs, Windowing(length_s=2, hop_s=2), "pyav", None, LIMITS, module._Report())
+    waiting = 0
+    windows = []
+    for window in found:
+        windows.append(window)
+        frame = found.gi_frame
+        assert frame is not None
+        assembler = frame.f_locals["assembler"]
+        waiting = max(waiting, sum(bool(streams) for streams in assembler._streams))
+    assert waiting <= 33
+    assert [window.start_s for window in windows] == [2.0 * k for k in range(74)]
+    early, late = ("voice", "scene") if ends == "sound" else ("scene", "voice")
+    assert [bool(window.streams[early].mask.any()) for window in windows] == [True] * 2 + [False] * 72
+    assert all(window.streams[late].mask.all() for window in windows)
+
+
+@pytest.mark.parametrize("start_s", [0.0, 3.0])
+def test_a_clip_longer_than_the_limit_is_read_up_to_there(
+    tmp_path: Path, specs: Mapping[str, InputSpec], start_s: float
+) -> None:
+    clip = Clip(id="a", video=clock.write(tmp_path / "a.mp4", seconds=10, fps=5), start_s=start_s)
+    loaded = load(clip, specs, Windowing(length_s=2, hop_s=2), limits=Limits(max_duration_s=3.0))
+    assert loaded.reasons == ("too_long", "no_transcript")
+    assert loaded.duration_s == pytest.approx(10.0 - start_s, abs=0.1)
+    assert [(w.start_s - start_s, w.end_s - start_s) for w in loaded.windows] == [(0.0, 2.0), (1.0, 3.0)]
+    assert seconds(loaded.windows[1].streams["voice"], [0.1]) == [1 + start_s]
+    assert loaded.details["frames_decoded"] < 5 * (start_s + 5)
+    whole = load(clip, specs, Windowing(length_s=2, hop_s=2), limits=Limits(max_duration_s=11.0))
+    assert "too_long" not in whole.reasons
+
+
+def test_a_picture_over_the_limit_is_left_out(tmp_path: Path, specs: Mapping[str, InputSpec]) -> None:
+    clip = Clip(id="a", video=clock.write(tmp_path / "a.mp4", seconds=1))
+    loaded = load(clip, specs, Windowing(), limits=Limits(max_pixels=1000))
+    assert loaded.reasons == ("too_large", "no_face", "no_transcript")
+    assert loaded.windows[0].streams["voice"].mask.all()
 
 
 def test_a_stretch_of_a_clip(tmp_path: Path, specs: Mapping[str, InputSpec]) -> None:
@@ -242,17 +307,15 @@ def test_quieter_than_the_limit_is_no_sound(tmp_path: Path, level: float, heard:
     assert loaded.details["loudness_dbfs"] == pytest.approx(level, abs=0.5)
 
 
-def test_the_limit_is_that_of_the_whole_clip(tmp_path: Path) -> None:
-    """One window is above it, but over all eight the clip is below."""
+def test_the_limit_is_that_of_a_window(tmp_path: Path) -> None:
+    """Over all eight windows the clip is below it; the first one is above and counts."""
     samples = np.zeros(16 * 16000, np.float32)
     samples[:16000] = clock.wave(0, 1, 16000) * 10 ** (-31 / 20)
     write_video(tmp_path / "a.mp4", [clock.picture(k) for k in range(32)], 2, samples, 16000)
-    windowing = Windowing(length_s=2, hop_s=2)
-    whole = load(Clip(id="a", video=tmp_path / "a.mp4"), {"voice": VOICE}, windowing)
-    assert whole.details["loudness_dbfs"] == pytest.approx(-58, abs=0.5)
-    assert whole.reasons == ("no_sound",)
-    part = load(Clip(id="a", video=tmp_path / "a.mp4", end_s=2.0), {"voice": VOICE}, windowing)
-    assert part.reasons == ()
+    loaded = load(Clip(id="a", video=tmp_path / "a.mp4"), {"voice": VOICE}, Windowing(length_s=2, hop_s=2))
+    assert loaded.details["loudness_dbfs"] == pytest.approx(-58, abs=0.5)
+    assert loaded.reasons == ()
+    assert [(window.start_s, bool(window.streams["voice"].mask.all())) for window in loaded.windows] == [(0.0, True)]
 
 
 def test_a_silent_window_of_a_loud_clip_has_no_sound(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from pathlib import Path
 from mmtraits.media import load
 from mmtraits.schema import Clip, FrameSpec, WaveSpec, Windowing
 specs = {"scene": FrameSpec(height_px=224, width_px=224, crop="full"), "voice": WaveSpec(sample_rate=16000)}
-report = load._Report(0.0, set(), {})
 clip, windowing = Clip(id="a", video=Path(sys.argv[1])), Windowing(length_s=5, hop_s=5)
-windows = sum(1 for _ in load._stream(clip, specs, windowing, "pyav", None, report))
+windows = sum(isinstance(item, load.Window) for item in load.stream(clip, specs, windowing))
 (peak,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
 print(windows, peak.split()[1])
 """
