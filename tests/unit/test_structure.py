@@ -76,7 +76,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "objectives": {"data", "losses", "model", "tokens", "layers", "vit"},
     "run": {"config", "errors", "schema", "data", "model", "tokens", "extract"},
     "runtime": {"schema", "errors", "media", "calibrate", "unlike"},
-    "predict": {"schema", "errors", "media", "runtime", "report", "data.manifest"},
+    "workers": {"schema", "errors", "media"},
+    "predict": {"schema", "errors", "media", "runtime", "workers", "report", "data.manifest"},
     "report": {"schema", "evaluation", "side_by_side", "views"},
     "card": {"errors", "schema", "report", "evaluation", "views"},
     "systems": {"baselines", "bootstrap", "data", "evaluation", "scored", "scored_run", "units"},
@@ -121,7 +122,7 @@ HOMES: dict[str, set[str]] = {
 TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
     "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
-    "group_findings", "evaluation", "runtime", "predict", "report", "plots", "views", "card", "check", "cli",
+    "group_findings", "evaluation", "runtime", "workers", "predict", "report", "plots", "views", "card", "check", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400

@@ -1,0 +1,85 @@
+"""Clips decoded, in order, in this process or in supervised ones: what breaks a decoder costs one clip."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmtraits.errors import MediaError, MMTraitsError
+from mmtraits.media.assemble import Window
+from mmtraits.media.load import Ending, stream
+from mmtraits.media.probe import LIMITS, Limits
+from mmtraits.media.video import Backend
+from mmtraits.schema import Clip, InputSpec, Raw, Windowing
+
+log = logging.getLogger(__name__)
+Features = Mapping[str, NDArray[np.float32]]  # stream -> (T, D)
+
+
+class Job(NamedTuple):
+    """One clip and how it is to be decoded. `features`: streams given as vectors (T, D), added to every window."""
+
+    clip: Clip
+    specs: Mapping[str, InputSpec]
+    windowing: Windowing
+    root: Path | None = None
+    features: Features = {}  # noqa: RUF012  (never written to)
+    limits: Limits = LIMITS
+    backend: Backend = "pyav"
+
+
+def decode(jobs: Iterable[Job], workers: int = 0) -> Iterator[tuple[int, Window | Ending]]:
+    """Decode jobs, each to its windows and then exactly one Ending, in job order, with the job's number in front.
+
+    Never raises for what a clip holds: its Ending says it. Raises BundleError or ConfigError where a bundle's tokenizer
+    or producer is not there. `jobs` are taken as they are needed. `workers`: processes that decode, 0 = this one.
+    """
+    for number, job in enumerate(jobs):
+        for item in with_features(job, decode_one(job)):
+            yield number, item
+
+
+def decode_one(job: Job, tell_duration: Callable[[float], None] | None = None) -> Iterator[Window | Ending]:
+    """The windows of one clip and its Ending, without the given vectors; any exception becomes the Ending's reason."""
+    try:
+        yield from stream(
+            job.clip, job.specs, job.windowing,
+            backend=job.backend, root=job.root, limits=job.limits, tell_duration=tell_duration,
+        )  # fmt: skip
+    except MediaError as error:
+        yield failure(error.reason, error)
+    except MemoryError as error:
+        yield failure("out_of_memory", error)
+    except MMTraitsError:
+        raise  # the bundle's fault, not the clip's
+    except Exception as error:  # the edge where a clip's fault must not become the job's
+        log.warning("%s: %s", job.clip.id, error, exc_info=True)
+        yield failure("decoder_crash", error)
+
+
+def with_features(job: Job, items: Iterable[Window | Ending]) -> Iterator[Window | Ending]:
+    """Add the vectors given for a clip to each of its windows; without windows they make one."""
+    given = {name: Raw(data, np.ones(len(data), np.bool_)) for name, data in job.features.items()}
+    alone = bool(given)
+    for item in items:
+        if isinstance(item, Window):
+            alone = False
+            yield replace(item, streams={**item.streams, **given}) if given else item
+            continue
+        if alone:
+            absent = {name: spec.empty() for name, spec in job.specs.items()}
+            yield Window(start_s=job.clip.start_s, end_s=job.clip.start_s, streams={**absent, **given})
+        yield item
+
+
+def failure(reason: str, error: BaseException | str) -> Ending:
+    """The Ending of a clip that was given up for this reason."""
+    told = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return Ending(reasons=(reason,), duration_s=math.nan, details={"error": told})
