@@ -130,6 +130,14 @@ class Store:
             logger.warning("%s: not a whole pack (%s); its clips are extracted again, delete it", path, error)
 
 
+def pack_entries(path: Path) -> int | None:
+    """How many entries a pack holds; None where its header cannot be read."""
+    try:
+        return len(json.loads(_read_header(path)[0]["__metadata__"]["entries"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _entry(key: str, known: Mapping[str, Any], spans: Mapping[str, Span]) -> Entry:
     windows = tuple(
         Stored(spans[f"{key}/{number}/data"], spans[f"{key}/{number}/mask"], present)
