@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -34,12 +35,26 @@ ALLOWED_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,mpegtsraw,h264,hevc,m4v,mjpeg,flv,asf,ogg,mxf,"
     "wav,w64,mp3,aac,flac,aiff,amr,amrnb,amrwb,au,caf,ac3,eac3,wv"
 )
+# Decoders that recordings need; the other 400 are for games, screens and still pictures, and less looked after.
+_VIDEO_CODECS = (
+    "av1,dnxhd,dvvideo,ffv1,flv,h263,h263p,h264,hevc,huffyuv,libdav1d,libvpx,libvpx-vp9,mjpeg,mpeg1video,mpeg2video,"
+    "mpeg4,msmpeg4,msmpeg4v1,msmpeg4v2,prores,rawvideo,theora,utvideo,vc1,vp6f,vp8,vp9,vvc,wmv1,wmv2,wmv3"
+)
+_AUDIO_CODECS = (
+    "aac,aac_latm,ac3,adpcm_ima_qt,adpcm_ima_wav,adpcm_ms,alac,amrnb,amrwb,dca,eac3,flac,g722,g726,gsm,gsm_ms,"
+    "libopencore_amrnb,libopencore_amrwb,libopus,mp1float,mp2,mp2float,mp3,mp3float,nellymoser,opus,speex,truehd,vorbis,"
+    "wavpack,wmalossless,wmapro,wmav1,wmav2,wmavoice"
+)
+_PCM = ",".join(sorted(name for name in av.codecs_available if name.startswith("pcm_")))
+ALLOWED_CODECS = f"{_VIDEO_CODECS},{_AUDIO_CODECS},{_PCM}"
 MAX_PIXELS = 8192 * 4352  # of one frame; DCI 8K passes
 
 # Between these rates a declared duration is believed; outside them the packets are counted, which is cheap there.
 _PLAUSIBLE_BITS_PER_S = (8e3, 4e8)
 _LONGEST_GAP_S = 600.0
 _ROUNDING_S = 0.01
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+[:,]", re.IGNORECASE)  # http://x, concat:a|b, subfile,,start,0
+_SCRIPTS = (b"#extm3u", b"ffconcat", b"v=0", b"<?xml", b"<mpd", b"<smil", b"<asx", b"<smoothstreaming", b"[playlist]")
 _log = logging.getLogger(__name__)
 
 
@@ -112,14 +127,18 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Media]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        found = "no such file" if not path.exists() else "no regular file"
-        raise MediaError("unreadable_container", f"{path}: {found}; expected a media file")
+    if (found := _no_file(path)) is not None:
+        raise MediaError(*found)
     try:
         # The protocol prefix keeps names such as `concat:a|b` or `http:x` from being more than a file's name.
         container = av.open(
             f"file:{path}",
-            options={"format_whitelist": ALLOWED_FORMATS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)},
+            options={
+                "format_whitelist": ALLOWED_FORMATS,
+                "codec_whitelist": ALLOWED_CODECS,
+                "protocol_whitelist": "file",
+                "max_pixels": str(MAX_PIXELS),
+            },
             metadata_errors="replace",
         )
     except Exception as error:  # the demuxers raise more than FFmpegError on hostile headers
@@ -152,14 +171,14 @@ def display_size(width: int, height: int, aspect: Any, rotation_deg: int) -> tup
 
 
 def limit(stream: Any, max_pixels: int = MAX_PIXELS) -> None:
-    """Bound what a decoder may use, before its first packet: one thread, and frames of at most `max_pixels`.
+    """Bound a decoder before its first packet: an allowed one, one thread, frames of at most `max_pixels`.
 
     Processes share the cores; decoding with frame threads hangs when it is left early.
     """
     stream.codec_context.thread_type = "NONE"
     stream.codec_context.thread_count = 1
-    if stream.type == "video":
-        stream.codec_context.options = {"max_pixels": str(max_pixels)}
+    options = {"max_pixels": str(max_pixels)} if stream.type == "video" else {}
+    stream.codec_context.options = {"codec_whitelist": ALLOWED_CODECS, **options}
 
 
 def quarter_turns(rotation_deg: int) -> int:
@@ -252,8 +271,21 @@ def _counted_duration_s(path: Path, start_s: float) -> float:
 # ---------------------------------------------------------------------------------------------------- errors
 
 
+def _no_file(path: Path) -> tuple[str, str] | None:
+    """The reason and the message where a path names no regular file."""
+    try:
+        if path.is_file():
+            return None
+        found = "no regular file" if path.exists() else "no such file"
+    except OSError as error:
+        found = str(error.strerror)
+    if any(_ADDRESS.match(part) for part in path.parts):
+        return "format_not_allowed", f"{path}: {found}, and addresses are not followed; expected a media file"
+    return "unreadable_container", f"{path}: {found}; expected a media file"
+
+
 def _open_error(path: Path, error: Exception) -> MediaError:
-    if isinstance(error, av.error.ArgumentError):
+    if isinstance(error, av.error.ArgumentError) or _is_script(path):
         return MediaError("format_not_allowed", f"{path}: a play list, script or unusual format; expected a media file")
     if isinstance(error, MemoryError | av.error.MemoryError):
         return MediaError("out_of_memory", f"{path}: memory ran out while it was opened; free some or skip the file")
@@ -268,6 +300,13 @@ def _no_index(path: Path) -> MediaError:
 
 def _told(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _is_script(path: Path) -> bool:
+    """Whether a file is text that names other files or addresses; FFmpeg knows some of it by the suffix alone."""
+    with path.open("rb") as file:
+        start = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return start.startswith(_SCRIPTS)
 
 
 def _lacks_index(path: Path) -> bool:
