@@ -24,11 +24,11 @@ from mmtraits.data.probing import Progress
 from mmtraits.data.survey import Table
 from mmtraits.data.texts import transcripts
 from mmtraits.errors import ConfigError, ManifestError, MediaError, MMTraitsError
-from mmtraits.media import transcript
+from mmtraits.media import features, transcript
 from mmtraits.media.probe import MEDIA_SUFFIXES
 from mmtraits.media.transcript import SUFFIXES
 from mmtraits.runtime import Predictor
-from mmtraits.schema import VectorSpec
+from mmtraits.schema import InputSpec, VectorSpec
 
 Kind = Literal["config", "manifest", "bundle", "run", "media"]
 Problem = tuple[tuple[str, ...], str]  # key path of a config, message
@@ -36,8 +36,8 @@ _COLUMNS = {
     "frames": ("video",),
     "wave": ("video", "audio"),
     "text": ("transcript", "text"),
-    "vector": ("video", "audio"),
 }
+_MADE_OF = {"no_transcript": ("transcript", "text"), "no_speech": ("video", "audio", "transcript")}  # by a producer
 _ALIKE = 3  # of one kind that the text shows
 _BARS = " ▁▂▃▄▅▆▇█"
 
@@ -233,6 +233,7 @@ def _judged(found: RunConfig, seen: list[Fault], facts: dict[str, Table]) -> Ite
 def _protocol(found: RunConfig, manifest: Manifest, seen: list[Fault], facts: dict[str, Table]) -> Iterator[Problem]:
     """The rows that train, select and test, divided as training would."""
     protocol, by_fold = found.protocol, found.over_folds
+    yield from found.runs.unknown(manifest.schema.trait_names, (c.question for c in manifest.clips), manifest.path)
     if by_fold and protocol.split != "kfold":
         yield ("runs", "over"), f"found 'fold' with protocol.split {protocol.split!r}; expected 'kfold'"
         return
@@ -261,17 +262,24 @@ def _streams(found: RunConfig, manifest: Manifest, facts: dict[str, Table]) -> I
     for stream, part in found.streams.items():
         try:
             spec = parts.encoder(part).spec
+            columns = _columns(spec)
         except ImportError:
             return
         except MMTraitsError as error:
             yield ("streams", stream), str(error)
             continue
-        columns = () if isinstance(spec, VectorSpec) and spec.producer == "external" else _COLUMNS[spec.kind]
         having = [stream in c.features or any(getattr(c, name) is not None for name in columns) for c in manifest.clips]
         facts["streams"].append({"stream": stream, "use": part.use, "clips": sum(having), "of": len(having)})
         if not any(having):
             wanted = " or ".join((*columns, f"feature_{stream}"))
             yield ("streams", stream), f"no clip of {manifest.path} has {wanted}; take the stream out ({stream}: null)"
+
+
+def _columns(spec: InputSpec) -> tuple[str, ...]:
+    """Any of which a clip needs for the stream, besides given features. ConfigError for an unknown producer."""
+    if not isinstance(spec, VectorSpec):
+        return _COLUMNS[spec.kind]
+    return () if spec.producer == features.EXTERNAL else _MADE_OF[features.producer(spec).REASON]
 
 
 # ---------------------------------------------------------------------------------------------------- bundle, run

@@ -273,7 +273,7 @@ def _kept(scores: Scores, shared: NDArray[np.bool_]) -> Scores:
 
 
 def _unjudged(shared: NDArray[np.bool_], manifest: Manifest) -> list[str]:
-    lost = [name for name, some in zip(manifest.schema.trait_names, shared.any(axis=0), strict=True) if not some]
+    lost = [name for name, some in zip(manifest.schema.trait_names, shared.T, strict=True) if not some.any()]
     return [f"{', '.join(lost)}: no clip was scored by all systems; left out of every mean."] if lost else []
 
 

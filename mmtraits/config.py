@@ -137,6 +137,22 @@ class RunsConfig(BaseModel):
             raise ValueError(f"questions and fusion are by trait; expected over: trait, found {self.over}")
         return self
 
+    def unknown(self, traits: Sequence[str], asked: Iterable[str | None], where: Path) -> list[tuple[Path_, str]]:
+        """What `questions` and `fusion` name that a manifest's traits, or the questions its clips answer, lack."""
+        names: dict[str, Mapping[str, Any]] = {"questions": self.questions, "fusion": self.fusion}
+        problems: list[tuple[Path_, str]] = [
+            (("runs", key), f"no trait {', '.join(lost)}; {where} has {', '.join(traits)}")
+            for key, named in names.items()
+            if (lost := sorted(named.keys() - set(traits)))
+        ]
+        known = sorted({question for question in asked if question})
+        if lost := sorted(set(self.questions.values()) - set(known)):
+            there = ", ".join(known) or "none: fill the column"
+            problems.append(
+                (("runs", "questions"), f"no clip answers {', '.join(lost)}; {where} has the questions {there}")
+            )
+        return problems
+
 
 class RunConfig(BaseModel):
     """Everything that defines one training run."""

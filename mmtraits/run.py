@@ -37,7 +37,7 @@ from mmtraits.data.batch import Batch, collate
 from mmtraits.data.dataset import Window, WindowDataset
 from mmtraits.data.leakage import between, refusal
 from mmtraits.data.manifest import Manifest
-from mmtraits.errors import ConfigError
+from mmtraits.errors import ConfigError, joined
 from mmtraits.extract import Extraction, extract
 from mmtraits.model import TraitModel, build, load_trained, trained_state
 from mmtraits.schema import TargetTransform, TraitSchema
@@ -102,16 +102,9 @@ def plan(config: RunConfig, manifest: Manifest) -> list[Member]:
 
 def _check_names(config: RunConfig, manifest: Manifest) -> None:
     """ConfigError unless `runs` names traits of the schema and questions of the clips."""
-    traits = manifest.schema.trait_names
-    asked = sorted({clip.question for clip in manifest.clips if clip.question})
-    for key in ("questions", "fusion"):
-        if unknown := sorted(getattr(config.runs, key).keys() - set(traits)):
-            raise ConfigError(f"runs.{key}: no trait {', '.join(unknown)}; {manifest.path} has {', '.join(traits)}")
-    if unknown := sorted(set(config.runs.questions.values()) - set(asked)):
-        raise ConfigError(
-            f"runs.questions: no clip answers {', '.join(unknown)}; {manifest.path} has the questions "
-            f"{', '.join(asked) or 'none: fill the column'}"
-        )
+    asked = (clip.question for clip in manifest.clips)
+    if problems := config.runs.unknown(manifest.schema.trait_names, asked, manifest.path):
+        raise ConfigError(joined([f"{'.'.join(keys)}: {text}" for keys, text in problems]))
 
 
 def own(manifest: Manifest, trait: str | None) -> Manifest:

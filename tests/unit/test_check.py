@@ -340,6 +340,14 @@ def test_a_config_in_order(words) -> None:
             "streams.c: no clip of .*clips.csv has feature_c; take the stream out",
         ),
         ("streams.c={use: conv_mel}", "streams.c: no clip of .*clips.csv has video or audio or feature_c"),
+        (
+            "streams.c={use: precomputed, producer: lexicon, size: 24}",
+            "streams.c: no clip of .*clips.csv has transcript or text or feature_c",
+        ),
+        (
+            "streams.c={use: precomputed, producer: lexikon, size: 24}",
+            "streams.c: .*found 'lexikon', no file in media/features/; did you mean 'lexicon'?",
+        ),
     ],
 )
 def test_wrong_configs_are_placed(words, override, problem) -> None:
@@ -351,6 +359,28 @@ def test_wrong_configs_are_placed(words, override, problem) -> None:
         (line,) = report.problems
         assert re.search(problem, line)
     assert line.startswith(f"{child}:2: ")
+
+
+def test_names_in_runs_are_looked_up_in_the_manifest(words) -> None:
+    """As training would, and all at once."""
+    runs = "runs={over: trait, questions: {wram: q1, calm: q2}, fusion: {cold: {use: mean_pool}}}"
+    assert [
+        re.sub(r"\S*clips.csv", "clips.csv", line.partition("runs.")[2]) for line in check(words, [runs]).problems
+    ] == [
+        "questions: no trait wram; clips.csv has warm, calm",
+        "fusion: no trait cold; clips.csv has warm, calm",
+        "questions: no clip answers q1, q2; clips.csv has the questions none: fill the column",
+    ]
+
+
+def test_what_a_producer_reads_is_counted(words) -> None:
+    """A stream that is made of words needs words and no media."""
+    lines = (words.parent / "clips.csv").read_text().splitlines()
+    table = [f"{line},{'text' if n == 0 else 'I like it.' if n < 11 else ''}" for n, line in enumerate(lines)]
+    (words.parent / "clips.csv").write_text("\n".join(table) + "\n")
+    report = check(words, ["streams.c={use: precomputed, producer: lexicon, size: 24}"])
+    assert report.problems == ()
+    assert report.facts["streams"][2] == {"stream": "c", "use": "precomputed", "clips": 10, "of": 60}
 
 
 def test_leakage_that_is_allowed_is_a_warning(words) -> None:
