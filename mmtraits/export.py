@@ -100,7 +100,7 @@ def export(
     members = [runs.load_member(folder) for folder in folders]
     facts = Facts(
         name=name or settings.name,
-        schema=labelled.schema,
+        schema=replace(labelled.schema, transform=settings.data.transform or labelled.schema.transform),
         windowing=Windowing(**settings.data.windowing.model_dump()),
         transforms=_transforms(about, [folder.name for folder in folders]),
         calibration=_calibration(scored_run.score(run, labelled, "test"), labelled, method) if found else None,

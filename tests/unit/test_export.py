@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -326,6 +327,16 @@ def test_a_run_is_exported_with_its_facts(run, of_run):
     card = (of_run.folder / "MODEL_CARD.md").read_text()
     assert "Forty clips." in card and "- Nobody 2020" in card
     assert "| **mean** |" in card and "| training mean, mean |" in card
+
+
+def test_a_bundle_names_the_transform_that_was_used(run, tmp_path):
+    assert manifests.read(run.parent / "clips.csv").schema.transform == "z_score"
+    other = shutil.copytree(run, tmp_path / "run")
+    settings = config.load(other / "config.yaml")
+    data = settings.data.model_copy(update={"transform": "min_max"})
+    (other / "config.yaml").write_text(config.dump(settings.model_copy(update={"data": data})))
+    exported = export(other, tmp_path / "bundle", manifest=run.parent / "clips.csv")
+    assert json.loads((exported.folder / "bundle.json").read_text())["schema"]["transform"] == "min_max"
 
 
 def test_intervals_come_from_out_of_fold_residuals(of_run):
