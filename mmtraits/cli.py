@@ -73,8 +73,8 @@ def demo(
 ) -> None:
     """The five-minute tour: make sample clips, score them, say where the report is."""
     from mmtraits import predict
+    from mmtraits.bundle import default_bundle
     from mmtraits.data.synthetic import demo_clips
-    from mmtraits.runtime import default_bundle
 
     bundle = model or default_bundle()  # before clips are drawn for nothing
     clips = out / "clips"

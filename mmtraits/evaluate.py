@@ -31,13 +31,13 @@ from mmtraits import (
     units,
 )
 from mmtraits import evaluation as types
+from mmtraits.bundle import read_bundle
 from mmtraits.data import leakage
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.texts import transcripts
 from mmtraits.errors import ConfigError
 from mmtraits.evaluation import Coverage, Evaluation, Leakage, Picture, Robustness
-from mmtraits.runtime import read_bundle
 from mmtraits.schema import TraitSchema
 from mmtraits.scored import Scored, Scores, Split, digest, to_calibrate
 from mmtraits.units import Units

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mmtraits import __version__, calibrate, card, config, evaluation, graph, ranges, scored_run
 from mmtraits import run as runs
+from mmtraits.bundle import FORMAT_VERSION, GRAPH
 from mmtraits.calibrate import Calibration, Method
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
@@ -33,7 +34,7 @@ from mmtraits.evaluate import evaluate, fingerprint
 from mmtraits.evaluation import Evaluation
 from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel
-from mmtraits.runtime import FORMAT_VERSION, GRAPH, Predictor
+from mmtraits.runtime import Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
 from mmtraits.scored import Scored, digest, to_calibrate, training_mean, training_median
 from mmtraits.unlike import Ranges

@@ -6,11 +6,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mmtraits import unlike
-from mmtraits.calibrate import Calibration
+from mmtraits.bundle import GRAPH, default_bundle, read
 from mmtraits.errors import BundleError, ConfigError
 from mmtraits.media.load import LoadedClip, clip_from_file, load
 from mmtraits.media.sampling import time_covered
@@ -27,17 +25,11 @@ from mmtraits.schema import (
     Raw,
     Status,
     TextSpec,
-    TraitSchema,
     TraitScores,
-    Windowing,
     join_reasons,
-    spec_from_dict,
     stack,
 )
 
-FORMAT_VERSION = 1
-GRAPH = "model.onnx"
-_KEYS = ("format_version", "name", "schema", "transform", "streams", "output", "windowing", "calibration", "files")
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -55,19 +47,12 @@ class Predictor:
         threads: int | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
     ) -> None:
-        self.root = default_bundle() if bundle is None else Path(bundle)
-        self.info, files = read_bundle(self.root)
-        self.name: str = self.info["name"]
-        try:
-            self.schema = TraitSchema.from_dict(self.info["schema"])
-            self.specs = {stream: spec_from_dict(entry["spec"]) for stream, entry in self.info["streams"].items()}
-            self.windowing = Windowing(**self.info["windowing"])
-            self.calibration = _calibration(self.info["calibration"], self.streams)
-            self.ranges = unlike.Ranges.from_dict(ranges) if (ranges := self.info.get("unlike")) else None
-        except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(f"{self.root / 'bundle.json'}: {error}; export the bundle again") from error
-        self._session = _open_session(files[GRAPH], self.root / GRAPH, threads, device)
-        self._fixed_steps = _check_signature(self._session, self.info, self.root)
+        found = read(default_bundle() if bundle is None else Path(bundle))
+        self.root, self.info, self.name = found.root, found.info, str(found.info["name"])
+        self.schema, self.specs, self.windowing = found.schema, found.specs, found.windowing
+        self.calibration, self.ranges = found.calibration, found.ranges
+        self._inputs, self._outputs, self._fixed_steps = found.inputs, list(found.outputs), found.fixed_steps
+        self._session = _open_session(found.files[GRAPH], found.root / GRAPH, threads, device)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -91,10 +76,9 @@ class Predictor:
         0 where a stream is absent, NaN where the bundle gives no distance.
         """
         feeds: dict[str, NDArray[Any]] = {}
-        for stream, entry in self.info["streams"].items():
-            data, mask = entry["inputs"]
+        for stream, (data, mask) in self._inputs.items():
             feeds[data], feeds[mask] = stack([raw[stream] for raw in raws], min_steps=self._fixed_steps[stream])
-        scores, *more = self._session.run(_outputs(self.info), feeds)
+        scores, *more = self._session.run(self._outputs, feeds)
         return scores, more[0] if more else np.full((len(raws), len(self.streams)), np.nan, np.float32)
 
     def predict(self, clips: Iterable[Clip | Path | str], batch: int = 8) -> TraitScores:
@@ -173,17 +157,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_bundle() -> Path:
-    """Folder of the bundle shipped with the package, from an installed wheel or from a checkout; else BundleError."""
-    package = Path(__file__).parent
-    for folder in (package / "_bundles" / "default", package.parent / "checkpoints" / "default"):
-        if (folder / "bundle.json").is_file():
-            return folder
-    raise BundleError(
-        "default bundle: this installation holds none; name one with --model BUNDLE (see mmtraits export)"
-    )
-
-
 def concatenate(parts: Sequence[TraitScores]) -> TraitScores:
     """Rows of several results of the same bundle, one after the other."""
     first = parts[0]
@@ -201,71 +174,23 @@ def concatenate(parts: Sequence[TraitScores]) -> TraitScores:
     )
 
 
-# ---------------------------------------------------------------------------------------------------- the bundle
-
-
-def read_bundle(root: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Read bundle.json and the bytes of every file that it lists, each checked against its sha256."""
-    info = _read_info(root / "bundle.json")
-    files = {}
-    for name, expected in info["files"].items():
-        files[name] = _verified(root, name, expected)
-    if GRAPH not in files:
-        raise BundleError(f"{root / 'bundle.json'}: files does not list {GRAPH}; export the bundle again")
-    return info, files
-
-
-def _read_info(path: Path) -> dict[str, Any]:
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{path}: no such file; expected a folder written by `mmtraits export`") from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}); expected JSON written by `mmtraits export`") from None
-    version = info.get("format_version") if isinstance(info, dict) else None
-    if version != FORMAT_VERSION:
-        raise BundleError(f"{path}: format_version {version!r}; this mmtraits reads {FORMAT_VERSION}: export it again")
-    if missing := [key for key in _KEYS if key not in info]:
-        raise BundleError(f"{path}: without {', '.join(missing)}; export the bundle again")
-    return dict(info)
-
-
-def _verified(root: Path, name: str, expected: str) -> bytes:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise BundleError(f"{root / 'bundle.json'}: files names {name!r}; expected names inside the bundle")
-    try:
-        content = (root / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{root / name}: {error.strerror}; the bundle is incomplete, copy it again") from None
-    if (found := hashlib.sha256(content).hexdigest()) != expected:
-        raise BundleError(f"{root / name}: sha256 {found}; bundle.json says {expected}: copy the bundle again")
-    return content
-
-
-def _calibration(data: Mapping[str, Any] | None, streams: tuple[str, ...]) -> Calibration | None:
-    calibration = None if data is None else Calibration.from_dict(data)
-    if calibration is not None and calibration.streams != streams:
-        raise ValueError(f"calibration of the streams {calibration.streams}; the bundle has {streams}")
-    return calibration
+# ---------------------------------------------------------------------------------------------------- the session
 
 
 def _open_session(
     graph: bytes, path: Path, threads: int | None, device: Literal["cpu", "cuda"]
 ) -> onnxruntime.InferenceSession:
-    """Open from the verified bytes: what is run is what was hashed, and weights in other files are refused."""
+    """Open from the verified bytes: what is run is what was hashed."""
     provider = _PROVIDERS.get(device)
     if provider not in onnxruntime.get_available_providers():
         offered = ", ".join(onnxruntime.get_available_providers())
         raise ConfigError(f"device {device!r}: onnxruntime offers {offered}; cuda needs the package onnxruntime-gpu")
-    if b"_ORT_MEM_ADDR_" in graph:  # onnxruntime's marker for weights at a memory address
-        raise BundleError(f"{path}: refers to memory outside the file; use a bundle written by `mmtraits export`")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else it starves torch and the decoders
-    # Weights in other files would be looked for in the working directory; below a file there is nothing to be found.
+    # Weights in other files were refused; were one overlooked, it would be sought below a file, where nothing is.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(path.absolute()))
     chosen: Any = ("CUDAExecutionProvider", {"use_tf32": "0"}) if device == "cuda" else provider
     try:
@@ -276,25 +201,6 @@ def _open_session(
     if session.get_providers()[0] != provider:
         raise ConfigError(f"device {device!r}: {provider} could not start; check the CUDA and cuDNN libraries")
     return session
-
-
-def _check_signature(session: onnxruntime.InferenceSession, info: Mapping[str, Any], root: Path) -> dict[str, int]:
-    """Check the graph's names against bundle.json; per stream the number of steps (1 where the axis is free)."""
-    inputs = {node.name: node.shape for node in session.get_inputs()}
-    declared = {name for entry in info["streams"].values() for name in entry["inputs"]}
-    outputs = [node.name for node in session.get_outputs()]
-    if set(inputs) != declared or outputs != _outputs(info):
-        raise BundleError(
-            f"{root / GRAPH}: inputs {sorted(inputs)} and outputs {outputs}; "
-            f"bundle.json says {sorted(declared)} and {_outputs(info)}"
-        )
-    steps = {stream: inputs[entry["inputs"][1]][1] for stream, entry in info["streams"].items()}
-    return {stream: found if isinstance(found, int) else 1 for stream, found in steps.items()}
-
-
-def _outputs(info: Mapping[str, Any]) -> list[str]:
-    """Names of the graph's outputs; bundles before 0.3 have scores alone."""
-    return [info["output"], *([info["distance"]] if "distance" in info else [])]
 
 
 # ---------------------------------------------------------------------------------------------------- windows to rows

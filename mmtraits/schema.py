@@ -226,6 +226,7 @@ class TextSpec:
     """int64 token ids (T,), special tokens included, cut at `max_ids`.
 
     `tokenizer` is a tokenizer.json: `package:NAME/PATH` in an installed package, or a path (in a bundle: inside it).
+    What follows it as `#sha256=...` its bytes must have.
     turns: `own` is what the scored speaker says; `dialogue` everybody's turns, as `Speaker: ... Others: ...`.
     """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import onnx
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from mmtraits.runtime import FORMAT_VERSION
+from mmtraits.bundle import FORMAT_VERSION
 from mmtraits.schema import FrameSpec, InputSpec, TextSpec, Trait, TraitSchema, WaveSpec
 from mmtraits.unlike import Ranges
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mmtraits.bundle import default_bundle
 from mmtraits.media.text import Tokenizer
-from mmtraits.runtime import Predictor, default_bundle
+from mmtraits.runtime import Predictor
 from mmtraits.schema import Raw, TextSpec
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "default_bundle.json"

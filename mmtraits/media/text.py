@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,13 @@ class Tokenizer:
     """
 
     def __init__(self, spec: TextSpec, root: Path | None = None) -> None:
-        path = located(spec.tokenizer, root)
+        name, _, expected = spec.tokenizer.partition("#sha256=")
+        path = located(name, root)
+        content = path.read_bytes()
+        if expected and hashlib.sha256(content).hexdigest() != expected:
+            raise BundleError(f"{path}: changed since the bundle was opened; copy the bundle again")
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # tokenizers raises bare Exception
             raise BundleError(f"{path}: {error}; expected a tokenizer.json of the tokenizers library") from error
         special = self._tokenizer.num_special_tokens_to_add(False)

@@ -75,14 +75,16 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "trainer": {"config", "data"},
     "objectives": {"data", "losses", "model", "tokens", "layers", "vit"},
     "run": {"config", "errors", "schema", "data", "model", "tokens", "extract"},
-    "runtime": {"schema", "errors", "media", "calibrate", "unlike"},
+    "onnx_file": set(),
+    "bundle": {"schema", "errors", "calibrate", "unlike", "onnx_file"},
+    "runtime": {"schema", "errors", "media", "bundle", "unlike"},
     "workers": {"schema", "errors", "media"},
     "predict": {"schema", "errors", "media", "runtime", "workers", "report", "data.manifest"},
     "report": {"schema", "evaluation", "side_by_side", "views"},
     "card": {"errors", "schema", "report", "evaluation", "views"},
     "systems": {"baselines", "bootstrap", "data", "evaluation", "scored", "scored_run", "units"},
     "evaluate": {
-        "card", "coverage", "data", "errors", "evaluation", "fairness", "findings", "group_findings",
+        "bundle", "card", "coverage", "data", "errors", "evaluation", "fairness", "findings", "group_findings",
         "metrics", "nuisance", "report", "robustness", "runtime", "schema", "scored", "scored_bundle", "scored_run",
         "systems", "units",
     },
@@ -92,7 +94,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     },
     "graph": {"errors", "layers", "media", "model", "runtime", "schema", "tokens", "unlike"},
     "export": {
-        "config", "errors", "schema", "data", "media", "model", "run", "graph", "evaluate", "calibrate",
+        "bundle", "config", "errors", "schema", "data", "media", "model", "run", "graph", "evaluate", "calibrate",
         "runtime", "card", "evaluation", "ranges", "scored", "scored_run", "unlike", "baselines",
     },
     "cli": EVERYTHING,
@@ -109,7 +111,7 @@ HOMES: dict[str, set[str]] = {
     "transformers": {"encoders", "llm_text", "llm_answers"},
     "onnx": {"export", "graph"},
     "onnxscript": {"export"},
-    "onnxruntime": {"runtime", "media/faces", "export"},
+    "onnxruntime": {"runtime", "media/faces", "media/recognise", "export"},
     "pandas": set(),
     "scipy": {"baselines", "metrics", "bootstrap", "fairness"},
     "sklearn": {"baselines", "metrics"},
@@ -122,7 +124,8 @@ HOMES: dict[str, set[str]] = {
 TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
     "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
-    "group_findings", "evaluation", "runtime", "workers", "predict", "report", "plots", "views", "card", "check", "cli",
+    "group_findings", "evaluation", "onnx_file", "bundle", "runtime", "workers", "predict", "report", "plots", "views",
+    "card", "check", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400
