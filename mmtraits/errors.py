@@ -4,7 +4,8 @@ MMTraitsError
 ├── ConfigError      a config file, an override or a part's options
 ├── ManifestError    clips.csv, schema.yaml, labels, splits
 ├── MediaError       one media file; carries the machine-readable reason of its row
-└── BundleError      an exported bundle
+├── BundleError      an exported bundle
+└── JobError         the place where a job writes; exit code 1
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class MediaError(MMTraitsError):
 
 class BundleError(MMTraitsError):
     """A bundle is missing, incomplete, altered or of another version."""
+
+
+class JobError(MMTraitsError):
+    """A job cannot write any more, on a full disk for one; what it wrote before is kept. Exit code 1."""
 
 
 def joined(problems: Sequence[str]) -> str:

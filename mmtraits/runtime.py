@@ -18,17 +18,9 @@ from numpy.typing import NDArray
 from mmtraits import unlike
 from mmtraits.bundle import GRAPH, default_bundle, read
 from mmtraits.errors import BundleError, ConfigError
+from mmtraits.heard import Heard, judge
 from mmtraits.media.load import LoadedClip, clip_from_file, load
-from mmtraits.media.sampling import time_covered
-from mmtraits.schema import (
-    Clip,
-    Raw,
-    Status,
-    TextSpec,
-    TraitScores,
-    join_reasons,
-    stack,
-)
+from mmtraits.schema import Clip, Raw, TextSpec, TraitScores, stack
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -92,50 +84,51 @@ class Predictor:
 
     def assess(self, clip_ids: Sequence[str], loaded: Sequence[LoadedClip], batch: int = 8) -> TraitScores:
         """Score clips that are already decoded; windows are averaged by the time they cover."""
-        heard = [_windows_present(clip, self.streams) for clip in loaded]  # per clip (W, P) bool
-        windows = [w.streams for clip, has in zip(loaded, heard, strict=True) for w in _spoken(clip, has)]
-        passes = [self.examine(group) for group in _groups(windows, batch)]
-        ends = np.cumsum([has.any(axis=1).sum() for has in heard])[:-1]
-        sizes = (len(self.schema.traits), len(self.streams))
-        nothing = [np.zeros((0, size), np.float32) for size in sizes]
-        of_windows = [np.concatenate(part) for part in zip(nothing, *passes, strict=True)]
-        scores, distances = ((np.split(part, ends) if loaded else []) for part in of_windows)
-        rows = [_average(clip, has, found) for clip, has, found in zip(loaded, heard, scores, strict=True)]
-        values = np.array(rows, np.float32).reshape(len(loaded), sizes[0])
-        present = np.array([has.any(axis=0) for has in heard], np.bool_).reshape(len(loaded), sizes[1])
-        far = [_average_of_present(*found) for found in zip(loaded, heard, distances, strict=True)]
-        found_unlike = [self._unlike(clip, row) for clip, row in zip(loaded, far, strict=True)]
-        return self._verdict(tuple(clip_ids), values, present, [clip.reasons for clip in loaded], found_unlike)
+        heard = [Heard(self.streams) for _ in loaded]
+        places = []
+        for one, clip in zip(heard, loaded, strict=True):
+            one.end(clip)
+            for window in clip.windows:
+                if (place := one.add(window, self.text_stream)) is not None:
+                    places.append((one, place, window.streams))
+        for group in _groups(places, batch):
+            scores, distances = self.examine([streams for _, _, streams in group])
+            for (one, place, _), *answer in zip(group, scores, distances, strict=True):
+                one.answers[place] = (answer[0], answer[1])
+        return self.verdict(clip_ids, heard)
 
-    def _unlike(self, clip: LoadedClip, distances: NDArray[np.float64]) -> str | None:
-        """What of a clip is unlike training; distances (P,), NaN where a stream is absent."""
-        if self.ranges is None:
-            return None
-        found = unlike.of_media(clip.duration_s, clip.details)
-        text = next((stream for stream, spec in self.specs.items() if isinstance(spec, TextSpec)), None)
-        if text is not None and self.ranges.vocabulary is not None:
-            ids = [window.streams[text] for window in clip.windows]
-            found["language"] = self.ranges.vocabulary.familiarity(unlike.said([raw.data[raw.mask] for raw in ids]))
-        found |= {f"{s}_distance": float(far) for s, far in zip(self.streams, distances, strict=True)}
-        return self.ranges.unlike(found)
-
-    def _verdict(
-        self,
-        clip_ids: tuple[str, ...],
-        values: NDArray[np.float32],
-        present: NDArray[np.bool_],
-        found: Sequence[Sequence[str]],
-        found_unlike: Sequence[str | None],
-    ) -> TraitScores:
-        judged = [_judge(*row) for row in zip(values, present, found, strict=True)]
+    def verdict(self, clip_ids: Sequence[str], heard: Sequence[Heard]) -> TraitScores:
+        """The rows of clips whose windows are scored."""
+        rows = [one.averages(len(self.schema.traits)) for one in heard]
+        values = np.array([scores for scores, _ in rows], np.float32).reshape(len(heard), len(self.schema.traits))
+        present = np.array([one.streams() for one in heard], np.bool_).reshape(len(heard), len(self.streams))
+        judged = [judge(row, has, one.reasons) for row, has, one in zip(values, present, heard, strict=True)]
         status = tuple(status for status, _ in judged)
+        unlike = [self._unlike(one, far) for one, (_, far) in zip(heard, rows, strict=True)]
         values = np.where((np.array(status) == "failed")[:, None], np.float32(np.nan), values)
         lower, upper = self._interval(values, present)
         return TraitScores(
-            schema=self.schema, clip_ids=clip_ids, values=values, lower=lower, upper=upper, streams=self.streams,
+            schema=self.schema, clip_ids=tuple(clip_ids), values=values, lower=lower, upper=upper, streams=self.streams,
             present=present, status=status, reasons=tuple(reason for _, reason in judged),
-            unlike=tuple(None if s == "failed" else names for s, names in zip(status, found_unlike, strict=True)),
+            unlike=tuple(None if s == "failed" else names for s, names in zip(status, unlike, strict=True)),
         )  # fmt: skip
+
+    @property
+    def text_stream(self) -> str | None:
+        """The stream whose token ids tell how familiar a clip's language is; None where that is not judged."""
+        if self.ranges is None or self.ranges.vocabulary is None:
+            return None
+        return next((stream for stream, spec in self.specs.items() if isinstance(spec, TextSpec)), None)
+
+    def _unlike(self, heard: Heard, distances: NDArray[np.float64]) -> str | None:
+        """What of a clip is unlike training; distances (P,), NaN where a stream is absent."""
+        if self.ranges is None:
+            return None
+        found = unlike.of_media(heard.duration_s, heard.details)
+        if self.text_stream is not None and self.ranges.vocabulary is not None:
+            found["language"] = self.ranges.vocabulary.familiarity(unlike.said(heard.said))
+        found |= {f"{s}_distance": float(far) for s, far in zip(self.streams, distances, strict=True)}
+        return self.ranges.unlike(found)
 
     def _interval(
         self, values: NDArray[np.float32], present: NDArray[np.bool_]
@@ -203,48 +196,5 @@ def _open_session(
     return session
 
 
-# ---------------------------------------------------------------------------------------------------- windows to rows
-
-
 def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _windows_present(clip: LoadedClip, streams: Sequence[str]) -> NDArray[np.bool_]:
-    return np.array([[window.streams[s].mask.any() for s in streams] for window in clip.windows], np.bool_)
-
-
-def _spoken(clip: LoadedClip, present: NDArray[np.bool_]) -> list[Any]:
-    return [window for window, has in zip(clip.windows, present, strict=True) if has.any()]
-
-
-def _average(clip: LoadedClip, present: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean of the windows that hold anything (W, K) -> (K,), by time covered; NaN without any."""
-    windows = _spoken(clip, present)
-    if not windows:
-        return np.full(scores.shape[1], np.nan)
-    weights = time_covered([(window.start_s, window.end_s) for window in windows])
-    return np.asarray(np.average(scores.astype(np.float64), axis=0, weights=weights))
-
-
-def _average_of_present(
-    clip: LoadedClip, present: NDArray[np.bool_], distances: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """Mean distance of each stream (W, P) -> (P,) over the windows that hold it, by time covered; NaN without any."""
-    has = present[present.any(axis=1)]
-    windows = _spoken(clip, present)
-    seconds = time_covered([(window.start_s, window.end_s) for window in windows])[:, None] if windows else 0.0
-    weights = has * seconds
-    total, mean = weights.sum(axis=0), np.full(present.shape[1], np.nan)
-    np.divide((weights * distances).sum(axis=0), total, out=mean, where=total > 0)
-    return mean
-
-
-def _judge(values: NDArray[np.float32], present: NDArray[np.bool_], found: Sequence[str]) -> tuple[Status, str]:
-    """Status and reason of one row."""
-    if not present.any():
-        return "failed", join_reasons(found) or "no_modality"
-    found = [reason for reason in found if reason != "no_modality"]  # vectors were given for a clip without media
-    if not np.isfinite(values).all():
-        return "failed", join_reasons([*found, "non_finite"])
-    return ("ok" if present.all() and not found else "degraded"), join_reasons(found)

@@ -11,6 +11,7 @@ from tiny_bundle import GRAPH, SCHEMA, SPECS, write_tiny_bundle
 
 from mmtraits import runtime
 from mmtraits.errors import BundleError, ConfigError
+from mmtraits.heard import Heard
 from mmtraits.media.assemble import Window
 from mmtraits.media.load import LoadedClip
 from mmtraits.runtime import Predictor
@@ -231,12 +232,11 @@ def test_distances_are_averaged_by_time_over_the_windows_that_hold_the_stream(ju
     """Brightness .6 for 2 s and .2 for 6 s: distance 3; the window without a face does not count."""
     near, far = window(0, 6, face=frames(51)), window(6, 8, face=frames(153), voice=wave(0.1))
     silent = window(8, 9, voice=wave(0.1))
-    loaded = clip(near, far, silent, details=USUAL)
-    seen = runtime._average_of_present(
-        loaded,
-        np.array([[True, False, False], [True, True, False], [False, True, False]]),
-        judging.examine([w.streams for w in loaded.windows])[1],
-    )
+    heard = Heard(judging.streams)
+    distances = judging.examine([w.streams for w in (near, far, silent)])[1]
+    for w, distance in zip((near, far, silent), distances, strict=True):
+        heard.answers[heard.add(w, None)] = (np.zeros(2, np.float32), distance)
+    _, seen = heard.averages(2)
     np.testing.assert_allclose(seen, [3, 1, np.nan], atol=1e-5)
 
 
