@@ -13,7 +13,7 @@ import logging
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from functools import cache, lru_cache
 from importlib import metadata
 from itertools import islice
@@ -128,9 +128,17 @@ def recipe(specs: Mapping[str, InputSpec], windowing: Windowing, root: Path | No
 
     more: other arguments of the loader that change what it gives, as dataclasses or JSON values.
     """
-    files = {name: located(spec.tokenizer, root) for name, spec in specs.items() if isinstance(spec, TextSpec)}
-    tokenizers = {name: file_digest(path) for name, path in files.items()}
-    return _digest([list(specs.items()), windowing, tokenizers, more, _code()])
+    wanted = [
+        (name, replace(spec, tokenizer=_tokenizer(spec, root)) if isinstance(spec, TextSpec) else spec)
+        for name, spec in specs.items()
+    ]
+    return _digest([wanted, windowing, more, _code()])
+
+
+def _tokenizer(spec: TextSpec, root: Path | None) -> str:
+    """sha256 of a tokenizer's file, which a bundle's spec names behind the file."""
+    name, _, known = spec.tokenizer.partition("#sha256=")
+    return known or file_digest(located(name, root))
 
 
 # ---------------------------------------------------------------------------------------------------- windows

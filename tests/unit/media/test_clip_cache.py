@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import resource
@@ -214,6 +215,14 @@ def test_everything_that_is_asked_for_counts(root, tmp_path, monkeypatch):
     ]  # fmt: skip
     monkeypatch.setattr(clip_cache, "_code", lambda: "other code")
     assert len({*recipes, recipe(SPECS, WINDOWING, root)}) == len(recipes) + 1
+
+
+def test_a_tokenizer_counts_by_its_content_wherever_it_lies(root, tmp_path):
+    shutil.copy(root / "tokenizer.json", tmp_path / "other.json")
+    digest = hashlib.sha256((root / "tokenizer.json").read_bytes()).hexdigest()
+    named = ("other.json", str(root / "tokenizer.json"), f"absent.json#sha256={digest}")
+    found = [recipe({**SPECS, "text": TextSpec(tokenizer=name, max_ids=8)}, WINDOWING, tmp_path) for name in named]
+    assert set(found) == {recipe(SPECS, WINDOWING, root)}
 
 
 def test_the_code_is_part_of_the_recipe():
