@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mmtraits.baselines import Fold
 from mmtraits.calibrate import Calibration, Rows
+from mmtraits.data import splits
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError
 from mmtraits.schema import TraitSchema
@@ -101,8 +102,8 @@ def check_traits(schema: TraitSchema, manifest: Manifest, source: Path) -> None:
 def official(manifest: Manifest, split: Split) -> NDArray[np.int64]:
     """Rows of the manifest's own split; all where it divides nothing."""
     if not any(manifest.splits):
-        return np.arange(len(manifest.clips))
-    rows = np.flatnonzero([own == split for own in manifest.splits])
+        return splits.real(manifest)
+    rows = np.array([row for row in splits.real(manifest) if manifest.splits[row] == split], np.int64)
     if not len(rows):
         raise ManifestError(f"{manifest.path}: no row has split {split!r}; fill the column or name another split")
     return rows

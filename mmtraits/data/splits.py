@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ Rows = NDArray[np.int64]
 Facts = dict[str, NDArray[np.float64]]  # group -> what it brings to a part
 LEVELS = 5  # of a group's mean label
 VAL_SHARE = 0.1  # of the rows that are not tested: what early stopping looks at
+MADE, MADE_FROM = "made", "made_from"  # attributes of a row that no corpus holds: how it was made, and of which clip
 
 
 def assign(
@@ -36,7 +38,44 @@ def assign(
     (`person`, `speaker`, `question`, `id` or an attribute); a row without a value is its own group.
     `stratify`: what parts are alike in besides their size: `label` (every trait) and attributes, as far as whole groups
     allow. The same clip ids and groups give the same split in any row order. Raises ManifestError.
+
+    Rows with the attribute `made` (augmented, pseudo-labelled) are only ever trained on: the others are divided as if
+    these were not there, and then they join `train` but for those whose group is in val or test (official: and those
+    whose split is not `train`). A row made of another (`made_from`) is of that clip's group.
     """
+    options: dict[str, Any] = {"folds": folds, "seed": seed, "member": member, "stratify": stratify}
+    found = real(manifest)
+    if len(found) == len(manifest.clips):
+        return _assign(manifest, split, by, **options)
+    alone = replace(
+        manifest,
+        clips=tuple(manifest.clips[row] for row in found),
+        labels=manifest.labels[found],
+        splits=tuple(manifest.splits[row] for row in found),
+    )
+    parts = {name: found[rows] for name, rows in _assign(alone, split, by, **options).items()}
+    groups = _groups(manifest, by, needed=split != "official")
+    held = {groups[row] for name in ("val", "test") for row in parts[name]}
+    made = np.setdiff1d(np.arange(len(groups)), found)
+    joining = [r for r in made if groups[r] not in held and (split != "official" or manifest.splits[r] == "train")]
+    return {**parts, "train": np.union1d(parts["train"], _rows(joining))}
+
+
+def real(manifest: Manifest) -> Rows:
+    """Rows of clips that the corpus holds, ascending: those that were not made of others or labelled by a model."""
+    return _rows(row for row, clip in enumerate(manifest.clips) if MADE not in clip.attributes)
+
+
+def _assign(
+    manifest: Manifest,
+    split: Literal["official", "holdout", "kfold"],
+    by: str,
+    *,
+    folds: int,
+    seed: int,
+    member: int,
+    stratify: Sequence[str],
+) -> dict[str, Rows]:
     parts = {name: _rows(row for row, own in enumerate(manifest.splits) if own == name) for name in SPLITS}
     if split == "official" and not len(parts["train"]):
         raise ManifestError(f"{manifest.path}: no row has split `train`; fill the column or use holdout or kfold")
@@ -58,15 +97,19 @@ def _rows(rows: Iterable[int]) -> Rows:
     return np.fromiter(rows, dtype=np.int64)
 
 
-def _groups(manifest: Manifest, by: str) -> list[str]:
+def _groups(manifest: Manifest, by: str, *, needed: bool = True) -> list[str]:
     """The group of every row. The prefixes keep the id of a row without a value apart from everybody's values."""
-    if by in ("id", "person", "speaker", "question"):
+    own = [clip.attributes.get(MADE_FROM, clip.id) for clip in manifest.clips]
+    values: Sequence[str | None]
+    if by == "id":
+        values = own
+    elif by in ("person", "speaker", "question"):
         values = [getattr(clip, by) for clip in manifest.clips]
     else:
         values = [clip.attributes.get(by) for clip in manifest.clips]
-    if not any(values):
+    if needed and not any(values):
         raise ManifestError(f"{manifest.path}: no row has a {by!r} to group by; fill the column or use `by: id`")
-    return [f"{by}={v}" if v else f"id={clip.id}" for v, clip in zip(values, manifest.clips, strict=True)]
+    return [f"{by}={v}" if v else f"id={one}" for v, one in zip(values, own, strict=True)]
 
 
 def _shuffled(sizes: Mapping[str, int], salt: str) -> list[str]:

@@ -11,6 +11,7 @@ from mmtraits.data.manifest import Manifest
 from mmtraits.data.splits import assign
 from mmtraits.errors import ManifestError
 from mmtraits.schema import Clip, Trait, TraitSchema
+from mmtraits.scored import official
 
 SCHEMA = TraitSchema(name="one", traits=(Trait(name="calm", low=0.0, high=1.0),), construct="apparent", judged_by="us")
 
@@ -216,3 +217,57 @@ def test_stratified_val_of_the_official_split() -> None:
 def test_an_unknown_attribute_cannot_be_stratified_by() -> None:
     with pytest.raises(ManifestError, match=r"clips\.csv: no row has attr_age to stratify by; name `label` or an attr"):
         assign(corpus(["a", "b", "c"]), split="holdout", folds=2, stratify=("label", "age"))
+
+
+# ---------------------------------------------------------------------------------------------------- made rows
+
+
+def with_made(manifest: Manifest, made: list[Clip], splits: list[str | None]) -> Manifest:
+    return replace(
+        manifest,
+        clips=manifest.clips + tuple(made),
+        labels=np.concatenate([manifest.labels, np.full((len(made), 1), 0.5)]),
+        splits=manifest.splits + tuple(splits),
+    )
+
+
+def copy_of(clip: Clip) -> Clip:
+    return replace(clip, id=f"{clip.id}~1", attributes={"made": "augmented", "made_from": clip.id})
+
+
+@pytest.mark.parametrize("by", ["person", "id"])
+@pytest.mark.parametrize("split", ["kfold", "holdout"])
+def test_what_was_made_is_only_trained_on_and_moves_nobody(split: str, by: str) -> None:
+    """A copy stands where its clip stands; a labelled stranger is always trained on; folds are those without them."""
+    manifest = corpus([*(str(n // 3) for n in range(90)), *[None] * 10])
+    copies = [copy_of(clip) for clip in manifest.clips]
+    stranger = Clip(id="new", text="x", person="someone", attributes={"made": "pseudo_label"})
+    whole = with_made(manifest, [*copies, stranger], [None] * (len(copies) + 1))
+    for member in range(5):
+        alone = assign(manifest, split=split, by=by, member=member)
+        parts = assign(whole, split=split, by=by, member=member)
+        for name in ("val", "test"):
+            np.testing.assert_array_equal(parts[name], alone[name])
+        expected = [*alone["train"], *(alone["train"] + 100), 200]
+        np.testing.assert_array_equal(parts["train"], expected)
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("train", "test")])
+def test_made_rows_of_the_corpus_s_own_split(names: tuple[str, ...]) -> None:
+    manifest = corpus([str(n) for n in range(30)], [names[n % len(names)] for n in range(30)])
+    whole = with_made(manifest, [copy_of(clip) for clip in manifest.clips], list(manifest.splits))
+    alone, parts = assign(manifest), assign(whole)
+    assert all((parts[name] == alone[name]).all() for name in ("val", "test"))
+    assert parts["train"].tolist() == [*alone["train"], *(alone["train"] + 30)]
+    nobody = corpus([None] * 30, [names[n % len(names)] for n in range(30)])
+    own = ["train" if n % 2 else None for n in range(30)]
+    found = assign(with_made(nobody, [copy_of(clip) for clip in nobody.clips], own), by="id")
+    trained = {f"c{n}" for n in found["train"] if n < 30}
+    assert {f"c{n - 30}" for n in found["train"] if n >= 30} == {c for c in trained if int(c[1:]) % 2}
+
+
+def test_a_foreign_manifest_is_judged_on_what_is_real() -> None:
+    manifest = corpus(["a", "b"], ["test", "test"])
+    whole = with_made(manifest, [copy_of(manifest.clips[0])], ["test"])
+    assert official(whole, "test").tolist() == [0, 1]
+    assert official(replace(whole, splits=(None,) * 3), "test").tolist() == [0, 1]
