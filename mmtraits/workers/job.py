@@ -1,11 +1,13 @@
-"""Clips decoded, in order, in this process or in supervised ones: what breaks a decoder costs one clip."""
+"""One clip to be decoded, as plain data, and its decoding with every fault told instead of raised."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from mmtraits.errors import MediaError, MMTraitsError
 from mmtraits.media.assemble import Window
+from mmtraits.media.clip_cache import ClipCache
 from mmtraits.media.load import Ending, stream
 from mmtraits.media.probe import LIMITS, Limits
 from mmtraits.media.video import Backend
@@ -33,26 +36,29 @@ class Job(NamedTuple):
     features: Features = {}  # noqa: RUF012  (never written to)
     limits: Limits = LIMITS
     backend: Backend = "pyav"
+    cache: ClipCache | None = None  # windows are taken from there, and put there
 
 
-def decode(jobs: Iterable[Job], workers: int = 0) -> Iterator[tuple[int, Window | Ending]]:
-    """Decode jobs, each to its windows and then exactly one Ending, in job order, with the job's number in front.
+@dataclass(order=True)
+class Task:
+    """One job and how far it has come. `items`: windows, and the ending, that have come and have not been taken."""
 
-    Never raises for what a clip holds: its Ending says it. Raises BundleError or ConfigError where a bundle's tokenizer
-    or producer is not there. `jobs` are taken as they are needed. `workers`: processes that decode, 0 = this one.
-    """
-    for number, job in enumerate(jobs):
-        for item in with_features(job, decode_one(job)):
-            yield number, item
+    number: int
+    job: Job = field(compare=False)
+    items: deque[Window | Ending] = field(default_factory=deque, compare=False)
+    delivered: int = field(default=0, compare=False)  # windows
+    crashes: int = field(default=0, compare=False)
+    kills: int = field(default=0, compare=False)
 
 
 def decode_one(job: Job, tell_duration: Callable[[float], None] | None = None) -> Iterator[Window | Ending]:
     """The windows of one clip and its Ending, without the given vectors; any exception becomes the Ending's reason."""
+    make = partial(
+        stream, job.clip, job.specs, job.windowing,
+        backend=job.backend, root=job.root, limits=job.limits, tell_duration=tell_duration,
+    )  # fmt: skip
     try:
-        yield from stream(
-            job.clip, job.specs, job.windowing,
-            backend=job.backend, root=job.root, limits=job.limits, tell_duration=tell_duration,
-        )  # fmt: skip
+        yield from make() if job.cache is None else job.cache.through(job.clip, make)
     except MediaError as error:
         yield failure(error.reason, error)
     except MemoryError as error:
@@ -60,7 +66,7 @@ def decode_one(job: Job, tell_duration: Callable[[float], None] | None = None) -
     except MMTraitsError:
         raise  # the bundle's fault, not the clip's
     except Exception as error:  # the edge where a clip's fault must not become the job's
-        log.warning("%s: %s", job.clip.id, error, exc_info=True)
+        log.debug("%s: not decoded", job.clip.id, exc_info=True)
         yield failure("decoder_crash", error)
 
 
