@@ -59,13 +59,17 @@ def recorded(
     fps: float = 5,
     options: dict[str, str] | None = None,
     stamps: Callable[[int], int] | None = None,
+    rotation_deg: int = 0,
+    form: str | None = None,
 ) -> Path:
     """A file of pictures alone by any encoder; `stamps`: number of a packet -> its presentation time in frames."""
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", format=form) as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {})
         stream.height, stream.width = images[0].shape[:2]
         stream.pix_fmt = pix_fmt
         stream.codec_context.thread_count = 1
+        if rotation_deg:
+            stream.set_display_rotation(rotation_deg)
         packets = []
         for image in images:
             packets += stream.encode(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pix_fmt))
@@ -77,39 +81,78 @@ def recorded(
     return path
 
 
+def hours(path: Path, hours_: int = 10) -> Path:
+    """One small picture every second, for hours; encoded once."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuvj420p"
+        frame = av.VideoFrame.from_ndarray(clock.picture(5, 64, 64), "rgb24").reformat(format="yuvj420p")
+        (packet,) = [*stream.encode(frame), *stream.encode()]
+        content = bytes(packet)
+        for second in range(hours_ * 3600):
+            copy = av.Packet(content)
+            copy.stream, copy.pts, copy.dts, copy.time_base = stream, second, second, Fraction(1)
+            container.mux(copy)
+    return path
+
+
 def huge_png(path: Path, side_px: int = 16000) -> Path:
-    """A small file whose one picture needs three bytes for each of its `side_px` squared pixels."""
-    with av.open(str(path), "w", format="matroska") as container:
+    """A QuickTime file of a megabyte whose one picture takes three bytes for each of its `side_px` squared pixels."""
+    with av.open(str(path), "w", format="mov") as container:
         stream = container.add_stream("png", rate=1)
-        stream.width = stream.height = side_px
+        stream.width = stream.height = 64
         stream.pix_fmt = "rgb24"
         packet = av.Packet(_png(side_px))
-        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1, 1)
+        packet.stream, packet.pts, packet.dts, packet.time_base = stream, 0, 0, Fraction(1)
         container.mux(packet)
+    return _resized(path, b"png ", 64, 64, side_px)
+
+
+def huge_jpeg(path: Path, width_px: int = 16384, height_px: int = 8192) -> Path:
+    """A QuickTime file whose one JPEG picture says, as the container does, that it is that large."""
+    recorded(path, [np.zeros((64, 64, 3), np.uint8)], codec="mjpeg", pix_fmt="yuvj420p")
+    data = path.read_bytes()
+    small = bytes.fromhex("ffc0 0011 08 0040 0040")
+    assert data.count(small) == 1
+    path.write_bytes(data.replace(small, small[:5] + struct.pack(">HH", height_px, width_px)))
+    return _resized(path, b"jpeg", 64, 64, width_px, height_px)
+
+
+def claims_size(path: Path, side_px: int = 100_000) -> Path:
+    """An .avi whose header alone says how large its pictures are, and says that."""
+    recorded(path, [np.zeros((64, 64, 3), np.uint8)] * 5, codec="ffv1", pix_fmt="yuv420p")
+    data = path.read_bytes()
+    at = data.index(b"strf") + 12
+    assert data[at : at + 8] == struct.pack("<ii", 64, 64)
+    path.write_bytes(data[:at] + struct.pack("<ii", side_px, side_px) + data[at + 8 :])
+    return path
+
+
+def _resized(path: Path, codec: bytes, width: int, height: int, new_width: int, new_height: int | None = None) -> Path:
+    """Change the size in the sample description of an .mp4 or .mov."""
+    data = path.read_bytes()
+    at = data.index(codec, data.index(b"stsd")) + 28
+    assert data[at : at + 4] == struct.pack(">HH", width, height)
+    path.write_bytes(data[:at] + struct.pack(">HH", new_width, new_height or new_width) + data[at + 4 :])
     return path
 
 
 def _png(side_px: int) -> bytes:
+    """A black picture; a megabyte of zeros is squeezed once and repeated."""
+
     def block(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    squeezed = zlib.compressobj(9)
-    row = bytes(1 + 3 * side_px)
-    content = b"".join([*(squeezed.compress(row) for _ in range(side_px)), squeezed.flush()])
+    def squeezed(zeros: int, mode: int) -> bytes:
+        squeezer = zlib.compressobj(9, wbits=-15)
+        return squeezer.compress(bytes(zeros)) + squeezer.flush(mode)
+
+    count = side_px * (1 + 3 * side_px)
+    whole, rest = divmod(count, 1 << 20)
+    content = b"\x78\xda" + squeezed(1 << 20, zlib.Z_FULL_FLUSH) * whole + squeezed(rest, zlib.Z_FINISH)
+    content += struct.pack(">I", count % 65521 << 16 | 1)  # the Adler-32 of zeros
     header = struct.pack(">IIBBBBB", side_px, side_px, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + block(b"IHDR", header) + block(b"IDAT", content) + block(b"IEND", b"")
-
-
-def claims_size(path: Path, side_px: int) -> Path:
-    """A Matroska file whose header alone says that its pictures are that large."""
-    clock.write(path, seconds=1, size=(64, 48), sound_span_s=None)
-    data = path.read_bytes()
-    for element, size in ((b"\xb0\x81\x40", 64), (b"\xba\x81\x30", 48)):
-        at = data.index(element)
-        assert data[at + 2] == size
-        data = data[:at] + element[:1] + b"\x83" + side_px.to_bytes(3, "big") + data[at + 3 :]
-    path.write_bytes(data)
-    return path
 
 
 # ---------------------------------------------------------------------------------------------------- sound

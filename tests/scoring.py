@@ -33,13 +33,13 @@ def with_neighbours(folder: Path) -> Path:
     return folder
 
 
-def scored(folder: Path, **options: Any) -> dict[str, Row]:
-    """Score a folder made by `with_neighbours` with the tiny bundle: clip -> its row of results.jsonl.
+def scored(folder: Path, bundle: Path | None = None, **options: Any) -> dict[str, Row]:
+    """Score a folder made by `with_neighbours`, with the tiny bundle or another: clip -> its row of results.jsonl.
 
     Checks that every media file has one row in both tables, that a row is finite or empty as its status says, that its
     reasons are known ones, and that the good clips have the scores that they have alone.
     """
-    bundle, out = write_tiny_bundle(folder.parent / "tiny"), folder.parent / "out"
+    bundle, out = bundle or write_tiny_bundle(folder.parent / "tiny"), folder.parent / "out"
     (alone,) = predict.run([folder / GOOD[0]], folder.parent / "alone", bundle=bundle).records
     predict.run([folder], out, bundle=bundle, **options)
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]

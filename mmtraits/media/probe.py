@@ -126,7 +126,7 @@ def opened(path: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Media]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, codecs: str = ALLOWED_CODECS) -> Iterator[Any]:
     if (found := _no_file(path)) is not None:
         raise MediaError(*found)
     try:
@@ -135,7 +135,7 @@ def _opened(path: Path) -> Iterator[Any]:
             f"file:{path}",
             options={
                 "format_whitelist": ALLOWED_FORMATS,
-                "codec_whitelist": ALLOWED_CODECS,
+                "codec_whitelist": codecs,
                 "protocol_whitelist": "file",
                 "max_pixels": str(MAX_PIXELS),
             },
@@ -193,7 +193,7 @@ def _described(container: Any, path: Path) -> MediaInfo:
     if video is None and audio is None:
         raise MediaError("no_modality", f"{path}: holds neither video nor sound; expected at least one of them")
     start_s = (container.start_time or 0) / av.time_base
-    facts: dict[str, Any] = {} if video is None else _video_facts(video)
+    facts: dict[str, Any] = {} if video is None else _video_facts(video, path)
     if audio is not None and audio.codec_context is not None:
         context = audio.codec_context
         facts |= {"audio_codec": context.name, "sample_rate": context.sample_rate, "channels": context.channels}
@@ -207,11 +207,14 @@ def _described(container: Any, path: Path) -> MediaInfo:
     )
 
 
-def _video_facts(video: Any) -> dict[str, Any]:
+def _video_facts(video: Any, path: Path) -> dict[str, Any]:
     context = video.codec_context
     if context is None:
         return {}
-    width, height = display_size(context.width, context.height, video.sample_aspect_ratio, 0)
+    stored = (context.width, context.height)
+    if not all(stored):  # a decoder refused it, or FFmpeg forgot a size over the limit
+        stored = _declared_size(path, video.index)
+    width, height = display_size(*stored, video.sample_aspect_ratio, 0)
     rate = video.average_rate or video.guessed_rate
     return {
         "width_px": width,
@@ -219,6 +222,13 @@ def _video_facts(video: Any) -> dict[str, Any]:
         "fps": float(rate) if rate else 0.0,
         "video_codec": context.name,
     }
+
+
+def _declared_size(path: Path, index: int) -> tuple[int, int]:
+    """What the container alone says of a video stream's width and height in pixels; no decoder is opened."""
+    with _opened(path, codecs="none") as container:
+        context = container.streams[index].codec_context
+        return (context.width, context.height) if context is not None else (0, 0)
 
 
 def _rotation(media: Media) -> int:
@@ -259,13 +269,22 @@ def _counted_duration_s(path: Path, start_s: float) -> float:
         streams = [stream for stream in (video_stream(container), audio_stream(container)) if stream is not None]
         try:
             for packet in container.demux(streams):
-                if packet.pts is not None and packet.time_base:
-                    packet_end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                    if end_s < packet_end_s < end_s + _LONGEST_GAP_S:  # beyond it the time stamp is damaged
-                        end_s = packet_end_s
+                packet_end_s = _packet_end_s(packet, end_s, stamped=len(streams) > 1)
+                if end_s < packet_end_s < end_s + _LONGEST_GAP_S:  # beyond it the time stamp is damaged
+                    end_s = packet_end_s
         except Exception as error:  # the end of what is readable is the end
             _log.debug("%s: stopped counting packets: %s", path, error)
     return end_s - start_s
+
+
+def _packet_end_s(packet: Any, before_s: float, *, stamped: bool) -> float:
+    """Where a packet ends; one of a bare stream without time stamps follows the one before it."""
+    if not packet.time_base:
+        return before_s
+    length_s = float((packet.duration or 0) * packet.time_base)
+    if packet.pts is not None:
+        return float(packet.pts * packet.time_base) + length_s
+    return before_s if stamped else before_s + length_s
 
 
 # ---------------------------------------------------------------------------------------------------- errors

@@ -212,8 +212,8 @@ def _read_pyav(
     health: Health,
 ) -> Iterator[Picture | Sound]:
     container, info = media.container, media.info
-    video = _usable(video_stream(container), health, media.max_pixels) if wanted else None
-    audio = _usable(audio_stream(container), health, media.max_pixels) if sound_span_s else None
+    video = _usable(video_stream(container), media, health) if wanted else None
+    audio = _usable(audio_stream(container), media, health) if sound_span_s else None
     sound_start_s, sound_end_s = sound_span_s or (0.0, 0.0)
     chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None), health, info.fps)
     if video is not None:
@@ -262,7 +262,7 @@ def _decoded(decode: Callable[[], list[Any]], health: Health) -> list[Any]:
         return []
 
 
-def _usable(stream: Any | None, health: Health, max_pixels: int) -> Any | None:
+def _usable(stream: Any | None, media: Media, health: Health) -> Any | None:
     """The stream, its decoder opened within limits; None, with a reason, where that cannot be."""
     if stream is None:
         return None
@@ -270,10 +270,12 @@ def _usable(stream: Any | None, health: Health, max_pixels: int) -> Any | None:
     if context is None:
         health.reasons.add("codec_unsupported")
         return None
-    if stream.type == "video" and context.width * context.height > max_pixels:
-        health.reasons.add("too_large")
-        return None
-    limit(stream, max_pixels)
+    if stream.type == "video":
+        pixels = context.width * context.height or media.info.width_px * media.info.height_px
+        if pixels > media.max_pixels:
+            health.reasons.add("too_large")
+            return None
+    limit(stream, media.max_pixels)
     try:
         context.open(strict=False)
     except Exception as error:
