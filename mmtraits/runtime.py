@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +31,8 @@ class Predictor:
     """A verified bundle, ready to score clips. One instance may be shared by threads.
 
     Raises BundleError for a bundle that is missing, incomplete, altered or of another version, and ConfigError for a
-    device that this installation of onnxruntime cannot use. `threads`: of one forward pass; None = all cores.
+    device that this installation of onnxruntime cannot use. `threads`: of one forward pass; None = all cores. `later`:
+    open the graph at the first forward pass, which takes seconds that a run out of the cache does not need.
     """
 
     def __init__(
@@ -38,13 +41,19 @@ class Predictor:
         *,
         threads: int | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
+        later: bool = False,
     ) -> None:
+        _check_device(device)
         found = read(default_bundle() if bundle is None else Path(bundle))
         self.root, self.info, self.name = found.root, found.info, str(found.info["name"])
         self.schema, self.specs, self.windowing = found.schema, found.specs, found.windowing
         self.calibration, self.ranges = found.calibration, found.ranges
         self._inputs, self._outputs, self._fixed_steps = found.inputs, list(found.outputs), found.fixed_steps
-        self._session = _open_session(found.files[GRAPH], found.root / GRAPH, threads, device)
+        self._open = partial(_open_session, found.files[GRAPH], found.root / GRAPH, threads, device)
+        self._opened: onnxruntime.InferenceSession | None = None
+        self._lock = Lock()
+        if not later:
+            self._session()
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -70,7 +79,7 @@ class Predictor:
         feeds: dict[str, NDArray[Any]] = {}
         for stream, (data, mask) in self._inputs.items():
             feeds[data], feeds[mask] = stack([raw[stream] for raw in raws], min_steps=self._fixed_steps[stream])
-        scores, *more = self._session.run(self._outputs, feeds)
+        scores, *more = self._session().run(self._outputs, feeds)
         return scores, more[0] if more else np.full((len(raws), len(self.streams)), np.nan, np.float32)
 
     def predict(self, clips: Iterable[Clip | Path | str], batch: int = 8) -> TraitScores:
@@ -112,6 +121,13 @@ class Predictor:
             present=present, status=status, reasons=tuple(reason for _, reason in judged),
             unlike=tuple(None if s == "failed" else names for s, names in zip(status, unlike, strict=True)),
         )  # fmt: skip
+
+    def _session(self) -> onnxruntime.InferenceSession:
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open()
+                del self._open  # and the bytes of the graph
+            return self._opened
 
     @property
     def text_stream(self) -> str | None:
@@ -170,14 +186,17 @@ def concatenate(parts: Sequence[TraitScores]) -> TraitScores:
 # ---------------------------------------------------------------------------------------------------- the session
 
 
+def _check_device(device: str) -> None:
+    if _PROVIDERS.get(device) not in onnxruntime.get_available_providers():
+        offered = ", ".join(onnxruntime.get_available_providers())
+        raise ConfigError(f"device {device!r}: onnxruntime offers {offered}; cuda needs the package onnxruntime-gpu")
+
+
 def _open_session(
     graph: bytes, path: Path, threads: int | None, device: Literal["cpu", "cuda"]
 ) -> onnxruntime.InferenceSession:
     """Open from the verified bytes: what is run is what was hashed."""
-    provider = _PROVIDERS.get(device)
-    if provider not in onnxruntime.get_available_providers():
-        offered = ", ".join(onnxruntime.get_available_providers())
-        raise ConfigError(f"device {device!r}: onnxruntime offers {offered}; cuda needs the package onnxruntime-gpu")
+    provider = _PROVIDERS[device]
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1

@@ -150,6 +150,23 @@ def test_a_missing_file_is_a_failed_row(predictor, tmp_path):
     assert np.isnan(scores.values).all()
 
 
+def test_a_graph_opened_later_is_opened_once_by_the_first_pass(bundle, predictor):
+    loaded = clip(window(voice=wave(0.3)))
+    later = Predictor(bundle, threads=1, later=True)
+    assert (later.name, later.specs, later.windowing) == (predictor.name, predictor.specs, predictor.windowing)
+    assert later._opened is None
+    sessions: list[int] = []
+    threads = [threading.Thread(target=lambda: sessions.append(id(later._session()))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(sessions) == 8 and set(sessions) == {id(later._opened)}
+    assert np.array_equal(one(later, loaded).values, one(predictor, loaded).values)
+    with pytest.raises(ConfigError, match="device 'tpu'"):
+        Predictor(bundle, device="tpu", later=True)
+
+
 def test_one_predictor_serves_many_threads(predictor):
     clips = [clip(window(voice=wave(0.1 * n))) for n in range(1, 6)]
     expected = predictor.assess(["x"] * 5, clips).values
