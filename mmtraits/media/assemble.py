@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,10 +15,11 @@ from mmtraits.errors import ConfigError
 from mmtraits.media.audio import QUIET_DBFS, Track, loudness_dbfs, resample
 from mmtraits.media.faces import FaceFinder, align, track
 from mmtraits.media.sampling import frame_times
+from mmtraits.media.turns import Intervals, within
 from mmtraits.media.video import Image, Picture, Size, Sound, exactly, fit
 from mmtraits.schema import FrameSpec, InputSpec, Raw, WaveSpec
 
-_PATIENCE_S = 60.0
+PATIENCE_S = 60.0
 _FACE_LONG_SIDE_PX = 640  # faces are sought and cut at this size: a face of a tenth of it still fills the crop
 
 
@@ -44,20 +46,24 @@ class Assembler:
 
     `wanted` and `sizes` are what the pass must be asked for. `ready` holds, per window, the streams known beforehand
     (text, and the empty ones of absent media). A window that picture or sound has left a minute behind waits for the
-    other no longer, so that a stream which ends early does not make the rest of the clip pile up.
+    other no longer, so that a stream which ends early does not make the rest of the clip pile up. `own_turns`: (n, 2)
+    seconds outside which frames are masked and sound is left out; None = all counts.
     """
 
     def __init__(
-        self, specs: Mapping[str, InputSpec], spans: Sequence[tuple[float, float]], ready: Sequence[Mapping[str, Raw]]
+        self,
+        specs: Mapping[str, InputSpec],
+        spans: Sequence[tuple[float, float]],
+        ready: Sequence[Mapping[str, Raw]],
+        own_turns: Intervals | None = None,
     ) -> None:
         _check_faces(specs)
-        self.specs, self.spans = specs, spans
+        self.specs, self.spans, self._own_turns = specs, spans, own_turns
         self._streams: list[dict[str, Raw]] = [dict(known) for known in ready]
         open_ = {name: spec for name, spec in specs.items() if name not in ready[0]}
         self._frame_specs = {name: spec for name, spec in open_.items() if isinstance(spec, FrameSpec)}
         self._wave_specs = {name: spec for name, spec in open_.items() if isinstance(spec, WaveSpec)}
-        self._slots = _slots(self._frame_specs, spans)
-        self._missing = {(n, name): spec.frames for n in range(len(spans)) for name, spec in self._frame_specs.items()}
+        self._slots = _slots(self._frame_specs, spans, own_turns)
         self._images: dict[tuple[int, str], list[Image | None]] = {}
         kinds = {name: _size_key(spec) for name, spec in self._frame_specs.items()}
         self._size_index = {name: sorted(set(kinds.values())).index(kind) for name, kind in kinds.items()}
@@ -67,6 +73,12 @@ class Assembler:
         self.wants_sound = bool(self._wave_specs)
         self._next_wave = self._next_window = 0
         self.frames_searched = self.faces_found = 0
+        self._missing = {(n, name): 0 for n in range(len(spans)) for name in self._frame_specs}
+        names = list(self._frame_specs)
+        for window, number in zip(self._slots.window.tolist(), self._slots.stream.tolist(), strict=True):
+            self._missing[window, names[number]] += 1
+        for window, name in [key for key, frames in self._missing.items() if not frames]:
+            self._close_frames(window, name)
 
     def push(self, event: Picture | Sound) -> Iterator[Window]:
         """Take one event; yields the windows that it completes."""
@@ -79,7 +91,7 @@ class Assembler:
             while self._next_wave < len(self.spans) and reached_s >= self.spans[self._next_wave][1]:
                 self._cut_waves()
         yield from self._complete()
-        while self._next_window < len(self.spans) and reached_s > self.spans[self._next_window][1] + _PATIENCE_S:
+        while self._next_window < len(self.spans) and reached_s > self.spans[self._next_window][1] + PATIENCE_S:
             self._close(self._next_window)
             yield from self._complete()
 
@@ -141,9 +153,13 @@ class Assembler:
             self.track.forget(self.spans[self._next_wave][0])
 
     def _wave(self, start_s: float, end_s: float, spec: WaveSpec) -> Raw:
-        if spec.max_s is not None:
-            end_s = min(end_s, start_s + spec.max_s)
-        own = self.track.cut(start_s, end_s)
+        most_s = math.inf if spec.max_s is None else spec.max_s
+        if self._own_turns is None:
+            own = self.track.cut(start_s, min(end_s, start_s + most_s))
+        else:
+            turns = np.clip(self._own_turns, start_s, end_s).tolist()
+            own = np.concatenate([np.zeros(0, np.float32), *(self.track.cut(*turn) for turn in turns)])
+            own = own[: round(min(most_s, end_s - start_s) * self.track.rate)]
         if loudness_dbfs(float(np.dot(own, own)), len(own)) < QUIET_DBFS:
             return spec.empty()
         wave = np.clip(resample(own, self.track.rate, spec.sample_rate), -1, 1)
@@ -158,8 +174,8 @@ class Assembler:
             self._next_window += 1
 
 
-def _slots(specs: Mapping[str, FrameSpec], spans: Sequence[tuple[float, float]]) -> _Slots:
-    """Sorted by time, then window, stream (by its number) and place."""
+def _slots(specs: Mapping[str, FrameSpec], spans: Sequence[tuple[float, float]], own_turns: Intervals | None) -> _Slots:
+    """Sorted by time, then window, stream (by its number) and place; only those in the speaker's own turns."""
     times, where = [np.zeros(0)], [np.zeros((3, 0), np.int32)]
     for number, spec in enumerate(specs.values()):
         for window, span in enumerate(spans):
@@ -167,6 +183,8 @@ def _slots(specs: Mapping[str, FrameSpec], spans: Sequence[tuple[float, float]])
             where.append(np.array([(window, number, place) for place in range(spec.frames)], np.int32).T)
     time_s, (window_of, stream_of, place_of) = np.concatenate(times), np.concatenate(where, axis=1)
     order = np.lexsort((place_of, stream_of, window_of, time_s))
+    if own_turns is not None:
+        order = order[within(own_turns, time_s[order])]
     return _Slots(time_s[order], window_of[order], stream_of[order], place_of[order])
 
 

@@ -5,26 +5,22 @@ from __future__ import annotations
 import heapq
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import groupby
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeGuard
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mmtraits.errors import MediaError
 from mmtraits.media import features, transcript
-from mmtraits.media.assemble import Assembler, Window
+from mmtraits.media.assemble import PATIENCE_S, Assembler, Window
 from mmtraits.media.probe import AUDIO_SUFFIXES, LIMITS, Limits, Media, opened
 from mmtraits.media.sampling import windows
-from mmtraits.media.text import Tokenizer
+from mmtraits.media.speech import NONE, Listener
 from mmtraits.media.transcript import Utterance
 from mmtraits.media.video import Backend, Health, Picture, Sound, read
-from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, TextSpec, VectorSpec, WaveSpec, Windowing, join_reasons
+from mmtraits.media.words import Words, has_producer, made_of_words, nobody, words_of
+from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, TextSpec, WaveSpec, Windowing, join_reasons
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +60,7 @@ class _Report:
     reasons: set[str] = field(default_factory=set)
     details: dict[str, float | int | str] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)  # streams of which a window held something
+    listened: bool = False  # to find out what is said
 
 
 def clip_from_file(path: Path, id: str | None = None) -> Clip:  # noqa: A002  (the field's own name)
@@ -88,13 +85,14 @@ def load(
     backend: Backend = "pyav",
     root: Path | None = None,
     limits: Limits = LIMITS,
+    speech_to_text: str = NONE,
 ) -> LoadedClip:
     """Decode a clip as the streams of `specs` want it: what `stream` yields, collected.
 
     Where nothing is in any window, the first one is kept.
     """
     report = _Report()
-    found = tuple(_windows(clip, specs, windowing, backend, root, limits, report))
+    found = tuple(_windows(clip, specs, windowing, backend, root, limits, report, speech_to_text))
     spoken = tuple(window for window in found if _says_something(window)) or found[:1]
     end = _ending(specs, report)
     return LoadedClip(windows=spoken, reasons=end.reasons, duration_s=end.duration_s, details=end.details)
@@ -108,6 +106,7 @@ def stream(
     backend: Backend = "pyav",
     root: Path | None = None,
     limits: Limits = LIMITS,
+    speech_to_text: str = NONE,
     tell_duration: Callable[[float], None] | None = None,
 ) -> Iterator[Window | Ending]:
     """Decode a clip as the streams of `specs` want it: its windows, each as soon as it is complete, then its Ending.
@@ -115,12 +114,17 @@ def stream(
     Windows in which there is nothing at all are left out. Memory does not grow with the length of the clip. Never
     raises for what a file contains: the reasons say it, and what could be decoded is kept. Sound is taken from
     clip.audio, else from the video; text from clip.text, else from the transcript, cut to the window where it is timed.
-    `root`: the folder in which relative tokenizer paths lie. `tell_duration`: called with the seconds of media up to
-    the end of the stretch, once the files are open. clip.features is not read here. Raises BundleError or ConfigError
-    for a tokenizer that is not there, ConfigError for a producer of vectors that is not.
+    Where clip.speaker is asked for and an RTTM file or the transcript tells the turns, only what lies in its own turns
+    counts: words, sound (own turns joined, so that the others leave no pauses) and frames (the rest is masked).
+    `root`: the folder in which relative tokenizer paths lie. `speech_to_text`: as `speech.chosen` gives it, for clips
+    with neither text nor transcript; what was heard is whisper's .json in details["transcript"]. `tell_duration`:
+    called with the seconds of media up to the end of the stretch, once the files are open. clip.features is not read
+    here. Raises BundleError or ConfigError for a tokenizer that is not there, ConfigError for a producer of vectors or
+    a recogniser that is not.
     """
     report = _Report()
-    yield from filter(_says_something, _windows(clip, specs, windowing, backend, root, limits, report, tell_duration))
+    found = _windows(clip, specs, windowing, backend, root, limits, report, speech_to_text, tell_duration)
+    yield from filter(_says_something, found)
     yield _ending(specs, report)
 
 
@@ -135,30 +139,35 @@ def _windows(
     root: Path | None,
     limits: Limits,
     report: _Report,
+    speech_to_text: str = NONE,
     tell_duration: Callable[[float], None] | None = None,
 ) -> Iterator[Window]:
     """Yield the windows in order, each when it is complete; fills the report on the way."""
-    turns = _turns(clip, report)
-    utterances = _own(clip, turns)
+    words = _words(clip, report)
     with ExitStack() as stack:
         video, audio = (_open(path, stack, limits, report) for path in (clip.video, clip.audio))
-        if video is None and audio is None and not utterances:
+        if video is None and audio is None and not words.own:
             report.reasons |= set() if report.reasons else {"no_modality"}
-        spans = _spans(clip, windowing, video or audio, utterances, limits, report)
+        spans = _spans(clip, windowing, video or audio, words.own, limits, report)
         if tell_duration is not None:
             tell_duration(spans[-1][1])
-        sources = [
-            features.Source(clip=clip, turns=turns, said=_said_in(utterances, span), span_s=span) for span in spans
-        ]
-        ready = [_text(specs, source, root, report) | _produced(specs, source) for source in sources]
         sound = audio or (video if clip.audio is None else None)
-        _fill_absent(ready, specs, has_video=_has_video(video), has_sound=sound is not None and sound.info.has_audio)
-        assembler = Assembler(specs, spans, ready)
+        has_sound = sound is not None and sound.info.has_audio
+        absent = _absent(specs, has_video=_has_video(video), has_sound=has_sound)
+        assembler = Assembler(specs, spans, [absent] * len(spans), words.own_turns)
+        listener = _listener(clip, specs, speech_to_text, words, (spans[0][0], spans[-1][1])) if has_sound else None
         health = Health()
-        for window in _assembled(assembler, _events(video, sound, assembler, backend, health)):
+        events = _events(video, sound, assembler, backend, health, listens=listener is not None)
+        done = _assembled(assembler, events) if listener is None else _listened(assembler, events, listener)
+        for window in done:
+            known = words if listener is None else replace(words, said=listener.utterances, own=listener.utterances)
+            made, truncated = known.streams(specs, (window.start_s, window.end_s), root)
+            report.reasons |= {"text_truncated"} if truncated else set()
+            window = replace(window, streams={**window.streams, **made})
             report.heard |= {name for name, raw in window.streams.items() if raw.mask.any()}
             yield window
     _tell(report, video or audio, assembler, health)
+    _tell_heard(report, listener, speech_to_text)
 
 
 def _assembled(assembler: Assembler, events: Iterable[Picture | Sound]) -> Iterator[Window]:
@@ -186,7 +195,7 @@ def _spans(
     clip: Clip,
     windowing: Windowing,
     media: Media | None,
-    utterances: list[Utterance],
+    utterances: Sequence[Utterance],
     limits: Limits,
     report: _Report,
 ) -> tuple[tuple[float, float], ...]:
@@ -204,11 +213,17 @@ def _spans(
 
 
 def _events(
-    video: Media | None, sound: Media | None, assembler: Assembler, backend: Backend, health: Health
+    video: Media | None,
+    sound: Media | None,
+    assembler: Assembler,
+    backend: Backend,
+    health: Health,
+    *,
+    listens: bool,
 ) -> Iterator[Picture | Sound]:
     """What the files hold, in the order of time; one pass where picture and sound lie in one file."""
     wanted, sizes = assembler.wanted, assembler.sizes
-    span_s = (assembler.track.start_s, assembler.track.end_s) if assembler.wants_sound else None
+    span_s = (assembler.track.start_s, assembler.track.end_s) if assembler.wants_sound or listens else None
     passes = []
     if video is not None and video is sound:
         passes.append(read(video, wanted=wanted, sizes=sizes, sound_span_s=span_s, health=health, backend=backend))
@@ -220,93 +235,52 @@ def _events(
     return heapq.merge(*passes, key=lambda event: event.time_s)
 
 
-def _fill_absent(
-    ready: list[dict[str, Raw]], specs: Mapping[str, InputSpec], *, has_video: bool, has_sound: bool
-) -> None:
-    """Give every window the empty form of the streams that no pass will deliver."""
-    for name, spec in specs.items():
-        comes = (isinstance(spec, FrameSpec) and has_video) or (isinstance(spec, WaveSpec) and has_sound)
-        if not comes:
-            for known in ready:
-                known.setdefault(name, spec.empty())
+def _absent(specs: Mapping[str, InputSpec], *, has_video: bool, has_sound: bool) -> dict[str, Raw]:
+    """The empty form of the streams that no pass will deliver."""
+    kinds = tuple(kind for kind, comes in ((FrameSpec, has_video), (WaveSpec, has_sound)) if comes)
+    return {name: spec.empty() for name, spec in specs.items() if not isinstance(spec, kinds)}
 
 
-# ---------------------------------------------------------------------------------------------------- text
+# ---------------------------------------------------------------------------------------------------- words
 
 
-def _turns(clip: Clip, report: _Report) -> list[Utterance]:
-    """What everybody says in the clip."""
-    if clip.text is not None:
-        return [Utterance(None, None, None, clip.text)] if clip.text.strip() else []
-    if clip.transcript is None:
-        return []
+def _words(clip: Clip, report: _Report) -> Words:
     try:
-        return transcript.read(clip.transcript)
+        words = words_of(clip)
     except MediaError as error:
         report.reasons.add(error.reason)
         report.details["transcript_error"] = str(error)
-        return []
+        return nobody(clip)
+    if words.own_turns is not None and not len(words.own_turns):
+        report.reasons.add("no_speech")
+        report.details["speaker_error"] = f"speaker {clip.speaker!r}: no turn in this clip; expected one who speaks"
+    return words
 
 
-def _own(clip: Clip, turns: list[Utterance]) -> list[Utterance]:
-    """What the scored speaker says, where speakers are told apart."""
-    if clip.speaker is not None and any(utterance.speaker for utterance in turns):
-        return [utterance for utterance in turns if utterance.speaker == clip.speaker]
-    return turns
+def _listener(
+    clip: Clip, specs: Mapping[str, InputSpec], speech_to_text: str, words: Words, span_s: tuple[float, float]
+) -> Listener | None:
+    """Who finds out what is said, where nothing tells it and something wants to know."""
+    given = clip.text is not None or clip.transcript is not None
+    if speech_to_text == NONE or given or not any(made_of_words(spec) for spec in specs.values()):
+        return None
+    return Listener(speech_to_text, *span_s, words.own_turns)
 
 
-def _text(
-    specs: Mapping[str, InputSpec], source: features.Source, root: Path | None, report: _Report
-) -> dict[str, Raw]:
-    """The token ids of one window, for every text stream."""
-    found = {}
-    for name, spec in specs.items():
-        if isinstance(spec, TextSpec):
-            text = source.text if spec.turns == "own" else _dialogue(source)
-            ids, truncated = _token_ids(spec, root, text)
-            found[name] = Raw(ids, np.ones(len(ids), np.bool_))
-            report.reasons |= {"text_truncated"} if truncated else set()
-    return found
-
-
-def _dialogue(source: features.Source) -> str:
-    """What everybody says in the window, with who says it in front where it is not who spoke before."""
-    turns = _said_in(list(source.turns), source.span_s)
-    if source.clip.speaker is None or not any(turn.speaker for turn in turns):
-        return " ".join(turn.text for turn in turns)
-    said = []
-    for own, some in groupby(turns, key=lambda turn: turn.speaker == source.clip.speaker):
-        said.append(" ".join(["Speaker:" if own else "Others:", *(turn.text for turn in some)]))
-    return " ".join(said)
-
-
-def _produced(specs: Mapping[str, InputSpec], source: features.Source) -> dict[str, Raw]:
-    """The vectors of one window, for every stream that names a producer."""
-    return {name: features.produce(spec, source) for name, spec in specs.items() if _has_producer(spec)}
-
-
-def _has_producer(spec: InputSpec) -> TypeGuard[VectorSpec]:
-    return isinstance(spec, VectorSpec) and spec.producer != features.EXTERNAL
-
-
-def _said_in(utterances: list[Utterance], span: tuple[float, float]) -> list[Utterance]:
-    """Those that overlap a window, where all are timed; else all."""
-    timed = [(u.start_s, u.end_s, u) for u in utterances if u.start_s is not None and u.end_s is not None]
-    if len(timed) < len(utterances):
-        return utterances
-    start_s, end_s = span
-    return [utterance for begin_s, until_s, utterance in timed if begin_s < end_s and until_s > start_s]
-
-
-@lru_cache(maxsize=4)
-def _tokenizer(spec: TextSpec, root: Path | None) -> Tokenizer:
-    return Tokenizer(spec, root)
-
-
-@lru_cache(maxsize=4)
-def _token_ids(spec: TextSpec, root: Path | None, text: str) -> tuple[NDArray[np.int64], bool]:
-    """Kept for the next windows, which have the same text where it is not timed."""
-    return _tokenizer(spec, root).encode(text)
+def _listened(assembler: Assembler, events: Iterable[Picture | Sound], listener: Listener) -> Iterator[Window]:
+    """The windows, each when it is complete and what is said in it is known; sound that has ended is not waited for."""
+    waiting: deque[Window] = deque()
+    for event in events:
+        if isinstance(event, Sound):
+            listener.push(event)
+        elif event.time_s > listener.reached_s + PATIENCE_S:
+            listener.finish()
+        waiting.extend(assembler.push(event))
+        while waiting and waiting[0].end_s <= listener.settled_s:
+            yield waiting.popleft()
+    waiting.extend(assembler.finish())
+    listener.finish()
+    yield from waiting
 
 
 # ---------------------------------------------------------------------------------------------------- report
@@ -317,7 +291,10 @@ def _says_something(window: Window) -> bool:
 
 
 def _ending(specs: Mapping[str, InputSpec], report: _Report) -> Ending:
-    reasons = report.reasons | _absences([spec for name, spec in specs.items() if name not in report.heard])
+    absences = _absences([spec for name, spec in specs.items() if name not in report.heard])
+    if report.listened and "no_transcript" in absences:
+        absences = absences - {"no_transcript"} | {"no_speech"}
+    reasons = report.reasons | absences
     told = tuple(join_reasons(reasons).split(";")) if reasons else ()
     return Ending(reasons=told, duration_s=report.duration_s, details=report.details)
 
@@ -326,7 +303,7 @@ def _absences(absent: Sequence[InputSpec]) -> set[str]:
     """The reasons for streams of which no window holds anything."""
     reasons = {FrameSpec: "no_face", WaveSpec: "no_sound", TextSpec: "no_transcript"}
     kinds = {reasons[type(spec)] for spec in absent if type(spec) in reasons}
-    return kinds | {str(features.producer(spec).REASON) for spec in absent if _has_producer(spec)}
+    return kinds | {str(features.producer(spec).REASON) for spec in absent if has_producer(spec)}
 
 
 def _tell(report: _Report, media: Media | None, assembler: Assembler, health: Health) -> None:
@@ -342,3 +319,12 @@ def _tell(report: _Report, media: Media | None, assembler: Assembler, health: He
         details["face_coverage"] = round(assembler.faces_found / assembler.frames_searched, 4)
     if assembler.track.samples:
         details["loudness_dbfs"] = round(max(assembler.track.loudness_dbfs, -200.0), 2)  # -inf is no JSON
+
+
+def _tell_heard(report: _Report, listener: Listener | None, speech_to_text: str) -> None:
+    if listener is None:
+        return
+    report.listened = True
+    report.details["speech_to_text"] = Path(speech_to_text).name
+    if listener.utterances:
+        report.details["transcript"] = transcript.render(listener.utterances, ".json")

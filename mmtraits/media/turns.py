@@ -81,6 +81,13 @@ def of_clip(clip: Clip) -> Turns | None:
     return turns if turns is not None and turns.speakers else None
 
 
+def within(turns: Intervals, times_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the times (T,) lie in one of the ordered intervals (n, 2)."""
+    latest = np.searchsorted(turns[:, 0], times_s, side="right") - 1
+    ends_s = np.concatenate([turns[:, 1], [-np.inf]])  # number −1: before the first
+    return np.asarray(times_s < ends_s[latest], np.bool_)
+
+
 def _merged(turns: Intervals) -> Intervals:
     turns = turns[turns[:, 1] > turns[:, 0]]
     turns = turns[np.argsort(turns[:, 0], kind="stable")]

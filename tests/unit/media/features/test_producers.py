@@ -11,9 +11,10 @@ import pytest
 from mmtraits.errors import ConfigError
 from mmtraits.media import features
 from mmtraits.media.features import contours, lexicon
-from mmtraits.media.load import _dialogue, load
+from mmtraits.media.load import load
 from mmtraits.media.text import Tokenizer
 from mmtraits.media.transcript import Utterance, render
+from mmtraits.media.words import _dialogue
 from mmtraits.schema import REASONS, Clip, TextSpec, VectorSpec, Windowing
 
 SPECS = {
