@@ -1,7 +1,8 @@
-"""One vector per prompt from a language model in a local folder, kept on disk: offline, ahead of training.
+"""What a language model in a local folder makes of prompts, kept on disk: offline, ahead of training.
 
-A model is trained on the vectors as `precomputed` features, so that neither training nor a bundle needs the language
-model (`tools/prompt_features.py` writes them beside a manifest). Nothing is downloaded.
+One vector per prompt (`embed`), or a text (`reworded`, for `tools/augment_text.py`). A model is trained on the vectors
+as `precomputed` features, so that neither training nor a bundle needs the language model (`tools/prompt_features.py`
+writes them beside a manifest). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 from mmtraits.errors import ConfigError
 from mmtraits.media.cache import Store, file_digest
@@ -37,23 +38,13 @@ class Embedder:
     def __init__(
         self, model: str, *, pool: Pool = "last", max_ids: int = 2048, device: str = "cpu", padding: str = "right"
     ) -> None:
-        folder = located(model)
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            network: Any = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"{folder}: {reason}; expected a folder that transformers' save_pretrained wrote"
-            ) from error
+        folder, self._tokenizer, network = _opened(model, AutoModel)
         self.network = network.eval().requires_grad_(False).to(device)
         self.pool, self.device, self.padding = pool, device, padding
         self.max_ids = min(max_ids, getattr(network.config, "max_position_embeddings", None) or max_ids)
         self.size = int(network.config.hidden_size)
         self.name = folder.name
-        files = sorted(path for path in folder.iterdir() if path.suffix in WEIGHTS)
-        digests = {path.name: file_digest(path) for path in files}
-        about = json.dumps([digests, self.pool, self.max_ids, str(network.dtype)])
+        about = json.dumps([_digests(folder), self.pool, self.max_ids, str(network.dtype)])
         self.identity = hashlib.sha256(about.encode() + Path(__file__).read_bytes()).hexdigest()
 
     def ids(self, prompt: str) -> tuple[list[int], bool]:
@@ -113,3 +104,79 @@ def _read(store: Store, key: str) -> NDArray[Any]:
     assert entry is not None, "every entry was filled"
     vector: NDArray[Any] = entry.windows[0].read().data[0]
     return vector
+
+
+# ---------------------------------------------------------------------------------------------------- texts
+
+
+class Writer:
+    """A causal model that goes on from a prompt, drawing words by their probability: one line of `max_ids` at most.
+
+    `model` as for `Embedder`. ConfigError where it holds no causal model.
+    """
+
+    def __init__(self, model: str, *, max_ids: int = 256, temperature: float = 0.8, device: str = "cpu") -> None:
+        folder, self._tokenizer, network = _opened(model, AutoModelForCausalLM)
+        self.network = network.eval().requires_grad_(False).to(device)
+        self.max_ids, self.temperature, self.device = max_ids, temperature, device
+        self.room = getattr(network.config, "max_position_embeddings", None)
+        about = json.dumps([_digests(folder), max_ids, temperature])
+        self.identity = hashlib.sha256(about.encode() + Path(__file__).read_bytes()).hexdigest()
+
+    @torch.inference_mode()
+    def write(self, prompt: str, seed: int) -> str:
+        """What the model says after the prompt, up to the end of its line; nothing where the prompt leaves no room.
+
+        It depends on the prompt and the seed alone.
+        """
+        ids = self._tokenizer(prompt, return_tensors="pt", verbose=False)["input_ids"].to(self.device)
+        room = self.max_ids if self.room is None else min(self.max_ids, self.room - ids.shape[1])
+        if room < 1:
+            return ""
+        with torch.random.fork_rng(devices=[self.device] if self.device != "cpu" else []):
+            torch.manual_seed(seed)
+            out = self.network.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=room, do_sample=True, top_k=0,
+                temperature=self.temperature, pad_token_id=self._tokenizer.pad_token_id or 0,
+            )  # fmt: skip
+        said: str = self._tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+        return said.strip().partition("\n")[0].strip()
+
+
+def reworded(writer: Writer, prompts: Sequence[str], cache: Path, *, seed: int = 0) -> list[str]:
+    """What a model says after each prompt, kept in one file of `cache` per model, by prompt and seed."""
+    path = cache / f"reworded-{writer.identity[:32]}.jsonl"
+    known: dict[str, str] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            lines = [line for line in file if line.endswith("\n")]  # an interrupted run may leave half a line
+        known = {one["key"]: one["text"] for one in map(json.loads, lines)}
+        path.write_text("".join(lines), encoding="utf-8", newline="\n")
+    keys = [hashlib.sha256(f"{seed}:{prompt}".encode()).hexdigest() for prompt in prompts]
+    cache.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        for key, prompt in zip(keys, prompts, strict=True):
+            if key not in known:
+                known[key] = writer.write(prompt, int(key[:12], 16))
+                file.write(json.dumps({"key": key, "text": known[key]}) + "\n")
+    return [known[key] for key in keys]
+
+
+# ---------------------------------------------------------------------------------------------------- folders
+
+
+def _opened(model: str, kind: Any) -> tuple[Path, Any, Any]:
+    """A model's folder, its tokenizer and its network."""
+    folder = located(model)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        network = kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{folder}: {reason}; expected a folder that transformers' save_pretrained wrote") from error
+    return folder, tokenizer, network
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.suffix in WEIGHTS)
+    return {path.name: file_digest(path) for path in files}
