@@ -60,8 +60,8 @@ class ClipCache:
         """Read the clip's files for their digest; None where one cannot be read, as such a clip is not kept."""
         files = _files(clip)
         before = _state(files)
-        digests = [None if path is None else file_digest(path) if path.is_file() else UNREADABLE for path in files]
-        if UNREADABLE in digests:  # a pipe, too: it would be waited for
+        digests = [None if path is None else _content(path) for path in files]
+        if UNREADABLE in digests:
             return None
         asked = [clip.text, clip.start_s, clip.end_s, clip.speaker, clip.question]
         return Content(_digest([self.recipe, digests, _formats(files), asked]), before)
@@ -239,6 +239,11 @@ def _ending(told: dict[str, Any], clip: Clip) -> Ending:
 def _files(clip: Clip) -> tuple[Path | None, ...]:
     """Everything on disk that decoding a clip reads, apart from what the recipe names."""
     return clip.video, clip.audio, clip.transcript, turns.sidecar(clip)
+
+
+def _content(path: Path) -> str:
+    """sha256 of a file's bytes; of what is no file, what it is instead: a pipe would be waited for."""
+    return file_digest(path) if path.is_file() else "no file" if path.exists() else "absent"
 
 
 def _formats(files: Sequence[Path | None]) -> list[str]:

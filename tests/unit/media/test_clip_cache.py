@@ -231,15 +231,23 @@ def test_the_code_is_part_of_the_recipe():
     assert versions["av"] and versions["numpy"] == np.__version__
 
 
-def test_a_clip_that_cannot_be_read_is_not_kept(root, tmp_path):
+def test_what_is_no_file_is_known_by_that(root, tmp_path):
     cache = cache_in(tmp_path / "cache", root)
-    os.mkfifo(tmp_path / "pipe.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")  # whoever opened it would wait for ever
     (tmp_path / "folder.mp4").mkdir()
-    for name in ("pipe.mp4", "folder.mp4", "absent.mp4"):
-        clip = Clip(id=name, video=tmp_path / name)
-        assert cache.content(clip) is None
-        ending = Ending(reasons=("unreadable_container",), duration_s=float("nan"), details={})
-        assert list(cache.through(clip, lambda ending=ending: [ending])) == [ending]
+    clips = [Clip(id=name, video=tmp_path / name) for name in ("pipe.mp4", "folder.mp4", "absent.mp4", "new.mp4")]
+    keys = [key(cache, clip) for clip in clips]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+    clock.write(tmp_path / "new.mp4", seconds=1.0)
+    assert key(cache, clips[3]) not in keys
+
+
+def test_a_file_that_cannot_be_read_is_not_kept(root, tmp_path):
+    cache = cache_in(tmp_path / "cache", root)
+    clip = Clip(id="a", video=Path("/proc/self/mem"))  # a regular file whose first byte is an input/output error
+    assert cache.content(clip) is None and cache.rows([clip], {}) is None
+    ending = Ending(reasons=("unreadable_container",), duration_s=float("nan"), details={})
+    assert list(cache.through(clip, lambda: [ending])) == [ending]
     assert not (tmp_path / "cache").exists()
 
 
@@ -343,7 +351,6 @@ def test_rows_that_tell_of_the_machine_are_not_kept(media, root, tmp_path):
     entry = cache.rows([clip, clip], {})
     entry.write([*rows_of(clip), *rows_of(clip, reason="no_face;out_of_memory")])
     assert entry.read() is None
-    assert cache.rows([clip, Clip(id="x", video=tmp_path / "absent.mp4")], {}) is None
 
 
 def test_values_are_kept_by_their_facts(root, tmp_path):
