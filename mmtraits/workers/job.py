@@ -19,6 +19,7 @@ from mmtraits.media.assemble import Window
 from mmtraits.media.clip_cache import ClipCache
 from mmtraits.media.load import Ending, stream
 from mmtraits.media.probe import LIMITS, Limits
+from mmtraits.media.speech import NONE
 from mmtraits.media.video import Backend
 from mmtraits.schema import Clip, InputSpec, Raw, Windowing
 
@@ -37,6 +38,7 @@ class Job(NamedTuple):
     limits: Limits = LIMITS
     backend: Backend = "pyav"
     cache: ClipCache | None = None  # windows are taken from there, and put there
+    speech_to_text: str = NONE  # as `media.speech.chosen` gives it
 
 
 @dataclass(order=True)
@@ -55,7 +57,8 @@ def decode_one(job: Job, tell_duration: Callable[[float], None] | None = None) -
     """The windows of one clip and its Ending, without the given vectors; any exception becomes the Ending's reason."""
     make = partial(
         stream, job.clip, job.specs, job.windowing,
-        backend=job.backend, root=job.root, limits=job.limits, tell_duration=tell_duration,
+        backend=job.backend, root=job.root, limits=job.limits, speech_to_text=job.speech_to_text,
+        tell_duration=tell_duration,
     )  # fmt: skip
     try:
         yield from make() if job.cache is None else job.cache.through(job.clip, make)
