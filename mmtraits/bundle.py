@@ -171,9 +171,7 @@ def _assembled(root: Path, info: Mapping[str, Any], files: Mapping[str, bytes], 
         ranges=Ranges.from_dict(info["unlike"]) if info.get("unlike") else None,
         inputs=inputs,
         outputs=outputs,
-        fixed_steps={
-            s: _steps(spec, [asked.inputs[name] for name in inputs[s]], windowing) for s, spec in specs.items()
-        },
+        fixed_steps={stream: _steps(spec, taken[stream], windowing) for stream, spec in specs.items()},
     )
 
 

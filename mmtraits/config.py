@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from mmtraits import yaml_file
 from mmtraits.errors import ConfigError, joined
 
 Path_ = tuple[str, ...]
@@ -285,7 +286,7 @@ def _model_inside(annotation: Any) -> type[BaseModel] | None:
 def read_yaml(path: Path) -> Any:
     """Parse one YAML 1.2 file with line numbers (ruamel's `lc`); duplicate keys are refused. Raises ConfigError."""
     try:
-        return YAML(typ="rt").load(path.read_text(encoding="utf-8-sig"))
+        return yaml_file.load(path.read_text(encoding="utf-8-sig"), "rt")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; give the path of a .yaml config") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -319,9 +320,11 @@ def _plain(node: Any, path: Path, keys: Path_) -> tuple[Any, dict[Path_, str]]:
     origins: dict[Path_, str] = {}
     if isinstance(node, dict):
         plain: dict[str, Any] = {}
+        places = node.lc.data or {}  # type: ignore[attr-defined]  # ruamel's CommentedMap; merged keys have no place
         for key, value in node.items():
             inner = (*keys, str(key))
-            origins[inner] = f"{path}:{node.lc.key(key)[0] + 1}"  # type: ignore[attr-defined]  # ruamel's CommentedMap
+            if key in places:
+                origins[inner] = f"{path}:{places[key][0] + 1}"
             plain[str(key)], below = _plain(value, path, inner)
             origins |= below
         return plain, origins
@@ -350,7 +353,7 @@ def _apply_override(data: dict[str, Any], origins: dict[Path_, str], override: s
     if not equals or not all(keys):
         raise ConfigError(f"override {override!r}: expected key.sub=value, for example optimizer.lr=3e-4")
     try:
-        value = YAML(typ="safe", pure=True).load(text) if text else None
+        value = yaml_file.load(text) if text else None
     except YAMLError:
         raise ConfigError(f"override {override!r}: {text!r} is no YAML value; quote it") from None
     node = data

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmtraits import optimizer, parts
+from mmtraits import optimizer, parts, weights
 from mmtraits.config import RunConfig
 from mmtraits.errors import ConfigError
 from mmtraits.schema import InputSpec, TargetTransform, TraitSchema
@@ -210,10 +210,14 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 def load_trained(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """The inverse of `trained_state`; ConfigError, located by `where`, unless names and shapes are the model's."""
     own = trained_state(model)
-    wrong = sorted(own.keys() ^ state.keys()) or [n for n, t in own.items() if t.shape != state[n].shape]
+    wrong = sorted(own.keys() ^ state.keys()) or [
+        name for name, t in own.items() if (t.shape, t.dtype) != (state[name].shape, state[name].dtype)
+    ]
     if wrong:
         shown = ", ".join(wrong[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
         raise ConfigError(f"{where}: tensors {shown} do not fit the model; use the config that it was trained with")
+    if broken := weights.not_finite(state):
+        raise ConfigError(f"{where}: NaN or infinity in {', '.join(broken[:5])}; train the member again")
     model.load_state_dict(dict(state), strict=False)
 
 

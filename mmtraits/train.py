@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmtraits import losses, metrics, optimizer, parts, run
+from mmtraits import losses, metrics, optimizer, parts, run, weights
 from mmtraits import trainer as trainers
 from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
@@ -305,7 +305,7 @@ def _train(
         trainer = trainers.make(folder, config, progress)
         trainers.fit(trainer, task, data, last if last.is_file() else None)
     chosen = folder / "best.ckpt" if config.trainer.patience else last
-    state = torch.load(chosen, map_location="cpu", weights_only=True)["state_dict"]
+    state = weights.loaded(chosen)["state_dict"]
     task.load_state_dict(state, strict=False)
     if trainer.is_global_zero:
         run.save_member(folder, task.model)

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from mmtraits import weights
 from mmtraits.config import RunConfig
 from mmtraits.data.datamodule import ClipData
 
@@ -22,6 +23,8 @@ from mmtraits.data.datamodule import ClipData
 def fit(trainer: lightning.Trainer, task: lightning.LightningModule, data: ClipData, checkpoint: Path | None) -> None:
     """Fit; an interruption comes out as itself, where Lightning would leave the program and ignore the next one."""
     handler = signal.getsignal(signal.SIGINT)
+    if checkpoint is not None:
+        weights.loaded(checkpoint)  # refused in words, before Lightning reads it
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import pickle
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -16,14 +21,35 @@ Storage = Literal["float32", "float16", "int8"]
 
 
 def read(location: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or torch file; torch files are read without running code from them."""
-    path = located(location)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+    """The tensors of a .safetensors or torch file, all finite. Raises ConfigError as `loaded`."""
+    found = loaded(located(location))
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise ConfigError(f"{location}: holds a {type(found).__name__}; expected names with a tensor each")
+    if wrong := not_finite(found):
+        raise ConfigError(f"{location}: NaN or infinity in {wrong[0]} and in {len(wrong) - 1} more; take another file")
+    return found
 
-        return load_file(path)
-    tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return tensors
+
+def loaded(path: Path) -> Any:
+    """What a .safetensors or torch file holds; nothing that it asks for is run. Raises ConfigError."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols that it does not know well
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # its own text tells how to run the file all the same
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"it asks for {asked[1]}" if asked else "it is no plain state"
+        raise ConfigError(f"{path}: refused: {what}; expected tensors and plain values alone") from None
+    except Exception as error:  # whatever a broken file runs into
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ConfigError(f"{path}: cannot be read ({reason}); expected a whole .safetensors or torch file") from error
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity."""
+    return [name for name, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
 
 
 def load(network: nn.Module, location: str) -> None:

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from mmtraits import yaml_file
 from mmtraits.data import manifest as manifests
 from mmtraits.data.prepare import Dropped, Row, checked, finish, run, split_name
 from mmtraits.data.prepare import table as read_table
@@ -147,7 +147,7 @@ def prepare(table: Path, mapping: Path, out: Path, *, media: Path | None = None)
 def read_mapping(path: Path) -> TableMapping:
     """Read MAPPING (YAML 1.2, duplicate keys refused). Raises ManifestError that lists every problem."""
     try:
-        data = YAML(typ="safe", pure=True).load(path.read_text("utf-8-sig"))
+        data = yaml_file.load(path.read_text("utf-8-sig"))
     except (OSError, YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):

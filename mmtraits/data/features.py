@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits.data.problems import manifest_error
+
+_BOMB_BYTES, _BOMB_RATIO = 64 << 20, 200  # of an array in an .npz: numbers of use are never so alike
 
 
 def feature_file(reference: str) -> tuple[str, str]:
@@ -53,7 +55,7 @@ def _open(path: Path) -> Mapping[str, NDArray[Any]] | str:
     try:
         with path.open("rb") as file:  # opened here: NumPy leaves a file that it cannot read open
             loaded = np.load(file, allow_pickle=False)
-            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(_members(loaded))
     except FileNotFoundError:
         return "no such file; feature references are relative to the manifest's folder"
     except (ValueError, OSError, EOFError, BadZipFile, zlib.error) as error:
@@ -64,6 +66,14 @@ def _open(path: Path) -> Mapping[str, NDArray[Any]] | str:
     if ids.ndim != 1 or len(ids) != len(features):
         return f"`clip` {ids.shape} and `features` {features.shape}; expected one id per row"
     return dict(zip(ids.tolist(), features, strict=True))
+
+
+def _members(loaded: Any) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays of an .npz file; ValueError for one that unpacks to what no features are."""
+    for member in loaded.zip.infolist():
+        if member.file_size > _BOMB_BYTES and member.file_size > _BOMB_RATIO * member.compress_size:
+            raise ValueError(f"{member.filename} unpacks to {member.file_size >> 20} MB, nearly all alike")
+    yield from ((name, loaded[name]) for name in loaded.files)
 
 
 def _steps(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[np.float32] | str:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from mmtraits.data.features import feature_file, read_features
 from mmtraits.data.problems import did_you_mean, manifest_error
 from mmtraits.data.schema_file import ATTRIBUTE, COLUMNS, FEATURE, read_schema, write_schema
+from mmtraits.data.tables import unzipped
 from mmtraits.errors import ManifestError
 from mmtraits.schema import Clip, Trait, TraitSchema
 
@@ -203,7 +204,7 @@ class _Table:
         data = self.path.read_bytes()
         try:
             if self.path.suffix == ".gz":
-                data = gzip.decompress(data)
+                data = unzipped(data)
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             self._line = data.count(b"\n", 0, error.start) + 1

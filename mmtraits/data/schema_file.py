@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from mmtraits import yaml_file
 from mmtraits.data.problems import did_you_mean, manifest_error
 from mmtraits.errors import ManifestError
 from mmtraits.schema import TraitSchema
@@ -52,7 +53,7 @@ def read_schema(path: Path | str) -> TraitSchema:
     if not path.is_file():
         raise ManifestError(f"{path}: no such file; it names the traits, their scale and who judged them")
     try:
-        data = YAML(typ="safe", pure=True).load(path.read_text("utf-8-sig"))  # pure: the C parser speaks YAML 1.1
+        data = yaml_file.load(path.read_text("utf-8-sig"))
     except (YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):

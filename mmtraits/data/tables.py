@@ -21,6 +21,7 @@ from mmtraits.errors import ManifestError
 from mmtraits.schema import Trait, TraitSchema
 
 _DELIMITERS = (",", ";", "\t", "|")
+MOST_BYTES = 1 << 30  # of an unpacked table; a small gzip file may stand for far more
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def _text(path: Path, encoding: str) -> str:
     data = read_bytes(path)
     try:
         if path.suffix == ".gz":
-            data = gzip.decompress(data)
+            data = unzipped(data)
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -86,6 +87,15 @@ def _text(path: Path, encoding: str) -> str:
         raise ManifestError(f"{path}:{line}: {found}; save the file in that encoding") from error
     except (OSError, EOFError, zlib.error) as error:
         raise ManifestError(f"{path}: {error}; expected a whole gzip file") from error
+
+
+def unzipped(data: bytes) -> bytes:
+    """What a gzip file holds; OSError where that is more than any table is."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        found = file.read(MOST_BYTES + 1)
+    if len(found) > MOST_BYTES:
+        raise OSError(f"more than {MOST_BYTES >> 20} MB in it")
+    return found
 
 
 def read_bytes(path: Path) -> bytes:

@@ -49,7 +49,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "scored_bundle": {"baselines", "data", "errors", "media", "predict", "runtime", "schema", "scored"},
     "plots": set(),
     "check": {"config", "errors", "schema", "media", "data", "runtime", "parts"},
-    "config": {"errors", "schema"},
+    "yaml_file": set(),
+    "config": {"errors", "schema", "yaml_file"},
     "parts": {"config", "errors", "losses"},
     "layers": {"tokens"},
     "prompts": {"config", "errors"},
@@ -58,7 +59,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "questionnaire": {"config", "errors"},
     "vit": {"errors", "layers", "tokens", "weights"},
     "media": {"schema", "errors", "packages"},
-    "data": {"schema", "errors", "media", "tokens"},
+    "data": {"schema", "errors", "media", "tokens", "yaml_file"},
     "encoders": {
         "errors", "packages", "schema", "tokens", "layers", "spectra", "frames", "weights", "residual", "vit",
         "media.features",
@@ -66,13 +67,13 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "fusion": {"tokens", "layers", "vit"},
     "heads": {"tokens", "layers"},
     "optimizer": {"config", "errors"},
-    "model": {"config", "errors", "parts", "encoders", "fusion", "heads", "tokens", "schema", "optimizer"},
+    "model": {"config", "errors", "parts", "encoders", "fusion", "heads", "tokens", "schema", "optimizer", "weights"},
     "extract": {"config", "errors", "data", "media", "parts", "encoders", "tokens", "schema"},
     "train": {
         "config", "errors", "schema", "data", "media", "model", "losses", "metrics", "tokens", "extract", "run",
-        "parts", "trainer", "optimizer",
+        "parts", "trainer", "optimizer", "weights",
     },
-    "trainer": {"config", "data"},
+    "trainer": {"config", "data", "weights"},
     "objectives": {"data", "losses", "model", "tokens", "layers", "vit"},
     "run": {"config", "errors", "schema", "data", "model", "tokens", "extract"},
     "onnx_file": set(),
@@ -121,12 +122,18 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"media/cache", "train", "run", "export", "weights", "encoders"},
     "librosa": set(),
     "requests": set(),
+    "pickle": {"data/pickles", "weights"},  # the latter for the name of an error
+    "tarfile": set(),
+    "zipfile": {"data/features", "media"},
+    "ssl": set(),
+    "urllib": set(),
 }
 
 TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
     "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
-    "group_findings", "evaluation", "onnx_file", "bundle", "runtime", "workers", "predict", "report", "plots", "views",
+    "group_findings", "evaluation", "yaml_file", "onnx_file", "bundle", "runtime", "workers", "predict", "report", "plots",
+    "views",
     "card", "check", "cli",
 )  # fmt: skip
 
