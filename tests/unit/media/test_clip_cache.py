@@ -213,6 +213,11 @@ def test_everything_that_is_asked_for_counts(root, tmp_path, monkeypatch):
         recipe(SPECS, Windowing(length_s=2.0, hop_s=1.0), root), recipe(SPECS, WINDOWING, tmp_path),
         recipe(SPECS, WINDOWING, root, max_duration_s=3.0), recipe(SPECS, WINDOWING, root, max_duration_s=4.0),
     ]  # fmt: skip
+    (tmp_path / "model").mkdir()
+    for content in ("a", "bb"):
+        (tmp_path / "model" / "weights").write_text(content)
+        recipes.append(recipe(SPECS, WINDOWING, root, speech_to_text=str(tmp_path / "model")))
+    recipes.append(recipe(SPECS, WINDOWING, root, speech_to_text="moonshine"))
     monkeypatch.setattr(clip_cache, "_code", lambda: "other code")
     assert len({*recipes, recipe(SPECS, WINDOWING, root)}) == len(recipes) + 1
 
