@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +18,12 @@ from mmtraits.media.assemble import Window
 from mmtraits.media.load import Ending
 from mmtraits.workers.job import Task, failure
 from mmtraits.workers.parcel import receive_ending, receive_window
-from mmtraits.workers.process import Worker
+from mmtraits.workers.process import Worker, told
 
 log = logging.getLogger(__name__)
 _TICK_S = 0.5
 _CREDIT = 2  # windows that a worker may send before it hears again: one being made, one to go on with
+_KILLED = (-signal.SIGKILL, -signal.SIGTERM)  # from outside: by the memory killer, by an operator
 _CRASHES, _KILLS, _FALSE_STARTS = 2, 6, 5
 _ERRORS = {"BundleError": BundleError, "ConfigError": ConfigError}
 _START_S = 300.0  # importing takes this long only where something is badly wrong
@@ -143,18 +145,12 @@ class Pool:
 
     def _hear(self, worker: Worker) -> None:
         try:
-            facts = worker.receive()
-            self._understand(worker, facts)
-        except (
-            EOFError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-        ) as error:  # it has died, or talks nonsense
-            log.debug("worker %s: %r", worker.pid, error)
-            self._lost(worker)
+            self._understand(worker, worker.receive())
+        except (EOFError, ConnectionError):
+            self._lost(worker, worker.end())
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            worker.end()
+            self._lost(worker, None, f"it talked nonsense ({error})")
 
     def _understand(self, worker: Worker, facts: dict[str, Any]) -> None:
         kind = facts["kind"]
@@ -202,32 +198,31 @@ class Pool:
                 self._drop(worker)
                 self._append(task, failure("timeout", f"not decoded in {worker.limit_s:.0f} s"))
             elif not worker.ready and worker.age_s > _START_S:
-                self._lost(worker)
+                worker.end()
+                self._lost(worker, None, f"it is not there after {_START_S:.0f} s")
 
     def _drop(self, worker: Worker) -> None:
         self._workers.remove(worker)
         worker.end()
 
-    def _lost(self, worker: Worker) -> None:
-        """A worker has died: its task is tried again or given up."""
-        task, ready = worker.task, worker.ready
+    def _lost(self, worker: Worker, code: int | None, how: str = "") -> None:
+        """A worker has ended: its task is tried again or given up. code: None where it was ended here."""
         self._workers.remove(worker)
-        how = worker.ended()
-        if not ready and not how.killed:
+        killed, how = code in _KILLED, how or told(code or 0)
+        if not worker.ready and not killed:
             self._false_starts += 1
             if self._false_starts >= _FALSE_STARTS:
-                raise MMTraitsError(
-                    f"workers: a decoding process cannot start ({how.told}); expected one, or workers=0"
-                )
+                raise MMTraitsError(f"workers: a decoding process cannot start ({how}); mend that, or use workers=0")
+        task = worker.task
         if task is None:
             return
-        log.debug("%s: its worker ended: %s", task.job.clip.id, how.told)
-        task.kills += how.killed
-        task.crashes += not how.killed
+        log.debug("%s: its worker ended: %s", task.job.clip.id, how)
+        task.kills += killed
+        task.crashes += not killed
         if task.kills >= _KILLS:
             self._append(task, failure("out_of_memory", f"its worker was killed {task.kills} times"))
         elif task.crashes >= _CRASHES:
-            self._append(task, failure("decoder_crash", f"its worker ended: {how.told}"))
+            self._append(task, failure("decoder_crash", f"its worker ended: {how}"))
         else:
             with self._changed:
                 heapq.heappush(self._waiting, task)

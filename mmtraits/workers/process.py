@@ -7,6 +7,8 @@ import os
 import pickle
 import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.spawn import get_executable
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from mmtraits.workers.job import Task
 from mmtraits.workers.parcel import receive
@@ -27,15 +29,7 @@ _PROGRAM = (
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1"
 )
-_LAST_BREATH_S = 2.0
-_KILLED = (signal.SIGKILL, signal.SIGTERM)
-
-
-class End(NamedTuple):
-    """How a process ended; killed: by a signal from outside."""
-
-    killed: bool
-    told: str
+_WORD_S = 10  # within which a message that has begun must have come
 
 
 class Worker:
@@ -63,7 +57,7 @@ class Worker:
             env={**os.environ, **_ONE_THREAD},
         )  # fmt: skip
         there.close()
-        return cls(process, here)
+        return cls(process, _limited_in_time(here))
 
     @property
     def pid(self) -> int:
@@ -129,35 +123,27 @@ class Worker:
         if self._busy_since is not None:
             self._busy_since = min(self._busy_since + seconds, time.monotonic())
 
-    def end(self) -> None:
-        """Kill it."""
+    def end(self) -> int:
+        """Kill it, where it has not ended already; its exit code."""
         self.process.kill()
-        self.process.wait()
         self.connection.close()
-
-    def ended(self) -> End:
-        """How a process that has closed its socket ended; one that lives on is killed."""
-        try:
-            code: int | None = self.process.wait(_LAST_BREATH_S)
-        except subprocess.TimeoutExpired:
-            code = None
-        self.end()
-        return _told(code)
+        return self.process.wait()
 
     def _tell(self, message: bytes) -> None:
         try:
             self.connection.send_bytes(message)
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it has died; its closed socket will say so
+        except OSError:  # it has died, or takes nothing any more; its closed socket will say so
+            self.process.kill()
 
 
-def _told(code: int | None) -> End:
-    if code is None:
-        return End(False, "it talked nonsense")
-    if code >= 0:
-        return End(False, f"exit code {code}")
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return End(-code in _KILLED, name)
+def _limited_in_time(connection: Connection) -> Connection:
+    """A process that stops in the middle of a message must not stop its supervisor."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            same.setsockopt(socket.SOL_SOCKET, direction, struct.pack("ll", _WORD_S, 0))
+    return connection
+
+
+def told(code: int) -> str:
+    """An exit code in words."""
+    return f"exit code {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
