@@ -1,15 +1,14 @@
 """Frames at wanted times and the sound beside them, in one sequential pass over a file.
 
 Seeking to each frame is 5 to 10 times slower than reading on, and converting frames that nobody wants costs two thirds
-of decoding them; so every packet is decoded once and only wanted frames are converted.
+of decoding them; so every packet is decoded at most once (`packets`) and only wanted frames are converted.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import av
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 
 from mmtraits.errors import MMTraitsError
 from mmtraits.media.audio import LEAP_S, Wave, mono
+from mmtraits.media.packets import Health as Health
+from mmtraits.media.packets import Reader, seconds
 from mmtraits.media.probe import (
     Media,
     MediaInfo,
@@ -36,8 +37,7 @@ Size = Callable[[int, int], tuple[int, int]]  # width and height as shown -> wid
 
 _TIE_S = 1e-6  # times are sums of floats: a frame this little after a wanted time is at it
 _HOLD_S = 0.5  # how long the last frame stands for times after it, beyond its own duration
-_SEEK_FROM_S = 20.0  # earlier stretches are reached by reading on
-_LEAD_S = 2.0  # sound lies this much before its picture in some containers
+_BLOCK_S = 0.5  # sound is handed on in blocks of about this length: one frame of a codec is a fiftieth of a second
 _SHORT_S = 1.0  # a stream may end this much, or 5 %, before its declared end
 _DECORD_FORMATS = ("mov", "matroska")  # from MPEG program streams it gives frames of the next group of pictures
 _log = logging.getLogger(__name__)
@@ -57,24 +57,6 @@ class Sound(NamedTuple):
     time_s: float
     samples: Wave
     rate: int
-
-
-@dataclass
-class Health:
-    """What one pass met, filled while it runs. Times are seconds from the container's first time stamp."""
-
-    frames: int = 0
-    packet_errors: int = 0
-    video_end_s: float = 0.0
-    sound_end_s: float = 0.0
-    decoded_fraction: float = 1.0
-    reasons: set[str] = field(default_factory=set)
-
-    def fail(self, error: Exception) -> None:
-        """Count something that could not be decoded."""
-        _log.debug("not decoded: %r", error)
-        self.packet_errors += 1
-        self.reasons.add("out_of_memory" if isinstance(error, MemoryError) else "corrupt_packets")
 
 
 def fit(long_side_px: int) -> Size:
@@ -138,6 +120,14 @@ class _Chooser:
     @property
     def done(self) -> bool:
         return self.next >= len(self.wanted)
+
+    @property
+    def next_s(self) -> float:
+        return math.inf if self.done else self.wanted[self.next] - _TIE_S
+
+    def skip(self) -> None:
+        """Frames that nobody wants were left out: the next one is far ahead without being damaged."""
+        self.leapt = True
 
     def push(self, frame: Any, time_s: float) -> Iterator[Picture]:
         """A further frame: yields what the one before it was wanted for."""
@@ -216,50 +206,57 @@ def _read_pyav(
     audio = _usable(audio_stream(container), media, health) if sound_span_s else None
     sound_start_s, sound_end_s = sound_span_s or (0.0, 0.0)
     chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None), health, info.fps)
+    reader = Reader(media, video, audio, health, chooser.skip)
+    sound = _Joined()
     if video is not None:
-        _seek(container, video, info, min(wanted[0], sound_start_s) if audio else wanted[0])
-    waiting = [stream for stream in (video, audio) if stream is not None]
-    for frame in _frames(container, waiting, health):
+        reader.start(min(wanted[0], sound_start_s) if audio else wanted[0])
+        reader.next_s = chooser.next_s
+    for frame in reader.frames():
         if isinstance(frame, av.VideoFrame):
             time_s = _time_s(frame, info, health.video_end_s)
             health.frames += 1
             health.video_end_s = max(health.video_end_s, time_s + _video_duration_s(frame, info))
             yield from chooser.push(frame, time_s)
-            if chooser.done and video in waiting:
-                waiting.remove(video)
+            reader.next_s = chooser.next_s
+            if chooser.done and video in reader.waiting:
+                reader.waiting.remove(video)
         else:
             time_s = _time_s(frame, info, health.sound_end_s)
             health.sound_end_s = time_s + frame.samples / frame.sample_rate
             if health.sound_end_s > sound_start_s:
-                yield Sound(time_s, mono(frame), frame.sample_rate)
-            if health.sound_end_s >= sound_end_s and audio in waiting:
-                waiting.remove(audio)
+                yield from sound.push(Sound(time_s, mono(frame), frame.sample_rate))
+            if health.sound_end_s >= sound_end_s and audio in reader.waiting:
+                reader.waiting.remove(audio)
+                yield from sound.finish()
+    yield from sound.finish()
     yield from chooser.finish(health.video_end_s + _HOLD_S)
-    _note_missing(health, [(video, health.video_end_s), (audio, health.sound_end_s)], waiting, info, sound_end_s)
+    ends_s = [(video, health.video_end_s), (audio, health.sound_end_s)]
+    _note_missing(health, ends_s, reader.waiting, info, sound_end_s)
 
 
-def _frames(container: Any, waiting: list[Any], health: Health) -> Iterator[Any]:
-    """Decoded frames of the streams that still wait, to the end of the file or of what is readable."""
-    streams = tuple(waiting)
-    try:
-        for packet in container.demux(streams) if streams else ():
-            if packet.stream in waiting:
-                yield from _decoded(packet.decode, health)
-            if not waiting:
-                return
-    except Exception as error:  # a reader may raise anything on damaged input; what was read is kept
-        _log.debug("reading stopped: %s", error)
-        health.reasons.add("truncated")
-        for stream in waiting:
-            yield from _decoded(partial(stream.decode, None), health)
+class _Joined:
+    """Joins the short blocks that decoders give to longer ones, where each starts at the end of the one before."""
 
+    def __init__(self) -> None:
+        self._parts: list[Sound] = []
+        self._end_s = 0.0
 
-def _decoded(decode: Callable[[], list[Any]], health: Health) -> list[Any]:
-    try:
-        return decode()
-    except Exception as error:  # not only FFmpegError: damaged headers raise AttributeError and others
-        health.fail(error)
-        return []
+    def push(self, sound: Sound) -> Iterator[Sound]:
+        """A further block; yields those before it once they are long enough or do not go on with it."""
+        parts = self._parts
+        if parts and (abs(sound.time_s - self._end_s) > _TIE_S or sound.rate != parts[0].rate):
+            yield from self.finish()
+        start_s = self._parts[0].time_s if self._parts else sound.time_s
+        self._parts.append(sound)
+        self._end_s = sound.time_s + len(sound.samples) / sound.rate
+        if self._end_s - start_s > _BLOCK_S:
+            yield from self.finish()
+
+    def finish(self) -> Iterator[Sound]:
+        """What is left."""
+        parts, self._parts = self._parts, []
+        if parts:
+            yield Sound(parts[0].time_s, np.concatenate([part.samples for part in parts]), parts[0].rate)
 
 
 def _usable(stream: Any | None, media: Media, health: Health) -> Any | None:
@@ -285,32 +282,16 @@ def _usable(stream: Any | None, media: Media, health: Health) -> Any | None:
     return stream
 
 
-def _seek(container: Any, video: Any, info: MediaInfo, start_s: float) -> None:
-    """Go to a key frame before `start_s` where that saves work and is safe; else stay at the beginning."""
-    if start_s < _SEEK_FROM_S:
-        return
-    target = round((start_s - _LEAD_S + info.start_s) * av.time_base)
-    try:
-        container.seek(target)
-        landed = next((packet.pts for packet in container.demux(video)), None)
-        if landed is not None and float(landed * video.time_base) <= start_s + info.start_s:
-            container.seek(target)
-            return
-    except Exception as error:  # a container that cannot seek is read from its beginning
-        _log.debug("no seek: %s", error)
-    container.seek(round(info.start_s * av.time_base))
-
-
 def _time_s(frame: Any, info: MediaInfo, expected_s: float) -> float:
     """A frame's time from the container's first time stamp; where it has none, the end of the one before."""
     stamp = frame.pts if frame.pts is not None else frame.dts
     if stamp is None or not frame.time_base:
         return expected_s
-    return float(stamp * frame.time_base) - info.start_s
+    return seconds(stamp, frame.time_base) - info.start_s
 
 
 def _video_duration_s(frame: Any, info: MediaInfo) -> float:
-    duration_s = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+    duration_s = seconds(frame.duration, frame.time_base) if frame.duration and frame.time_base else 0.0
     return duration_s or (1 / info.fps if info.fps else 0.0)
 
 

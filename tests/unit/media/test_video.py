@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mmtraits.media import video as module
+from mmtraits.media.packets import Reader
 from mmtraits.media.probe import opened
 from mmtraits.media.sampling import frame_times
 from mmtraits.media.video import Health, Picture, Size, Sound, exactly, fit, read
@@ -219,7 +220,8 @@ def test_frames_still_in_the_decoder_are_kept_when_reading_fails(tmp_path: Path)
     path = clock.write(tmp_path / "a.mp4", seconds=4, sound_span_s=None)
     health = Health()
     with opened(path) as media:
-        frames = list(module._frames(FailingDisk(media.container, 40), [media.container.streams.video[0]], health))
+        failing = media._replace(container=FailingDisk(media.container, 40))
+        frames = list(Reader(failing, media.container.streams.video[0], None, health, lambda: None).frames())
     assert [frame.pts for frame in frames] == sorted(frame.pts for frame in frames)
     assert len(frames) == 40
     assert health.reasons == {"truncated"}
