@@ -143,7 +143,7 @@ def _windows(
     tell_duration: Callable[[float], None] | None = None,
 ) -> Iterator[Window]:
     """Yield the windows in order, each when it is complete; fills the report on the way."""
-    words = _words(clip, report)
+    words = _words(clip, limits, report)
     with ExitStack() as stack:
         video, audio = (_open(path, stack, limits, report) for path in (clip.video, clip.audio))
         if video is None and audio is None and not words.own:
@@ -244,9 +244,12 @@ def _absent(specs: Mapping[str, InputSpec], *, has_video: bool, has_sound: bool)
 # ---------------------------------------------------------------------------------------------------- words
 
 
-def _words(clip: Clip, report: _Report) -> Words:
+def _words(clip: Clip, limits: Limits, report: _Report) -> Words:
+    if clip.text is None and clip.transcript is not None:
+        longer = transcript.is_longer(clip.transcript, limits.max_transcript_bytes)
+        report.reasons |= {"text_truncated"} if longer else set()
     try:
-        words = words_of(clip)
+        words = words_of(clip, limits.max_transcript_bytes)
     except MediaError as error:
         report.reasons.add(error.reason)
         report.details["transcript_error"] = str(error)

@@ -23,8 +23,9 @@ _TIME = r"(?:(\d{1,6}):)?(\d{1,2}):(\d{1,2})[.,](\d{1,3})"
 _TIMING = re.compile(rf"^[ \t]*{_TIME}[ \t]*-->[ \t]*{_TIME}[^\n]*$", re.MULTILINE)
 _BLANK = re.compile(r"\n[ \t]*\n")
 _NUMBER = re.compile(r"\n[ \t]*\d+[ \t]*\n?$")
-_VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
-_MARKUP = re.compile(r"</?[A-Za-z0-9][^<>\n]*>|\{\\[^}\n]*\}")
+# Of these two no match can begin inside another's attempt, which keeps hostile files from taking quadratic time.
+_VOICE = re.compile(r"<v(?:\.[^\s<>]*)?\s+([^\s<>][^<>]*)>")
+_MARKUP = re.compile(r"</?[A-Za-z0-9][^<>\n]*>|\{\\[^{}\n]*\}")
 # Up to three words that begin with a capital or a digit, then a colon: `INTERVIEWER:`, `Speaker 1:`, `[SPEAKER_00]:`.
 _SPEAKER = re.compile(r"\[?((?:[A-Z]|\d)[\w.'-]{0,30}(?: (?:[A-Z]|\d)[\w.'-]{0,30}){0,2})\]?:\s+(?=\S)")
 
@@ -43,17 +44,18 @@ class Utterance:
     text: str
 
 
-def read(path: Path) -> list[Utterance]:
+def read(path: Path, max_bytes: int = MAX_BYTES) -> list[Utterance]:
     """The utterances of a transcript file, in file order; [] where it holds none.
 
-    UTF-8 with or without a mark, or UTF-16 with one; bytes that are neither are replaced. Raises MediaError
-    (`no_transcript`, `too_large`) for a file that cannot be read or is no transcript.
+    UTF-8 with or without a mark, or UTF-16 with one; bytes that are neither are replaced. What lies beyond `max_bytes`
+    is not read (see `is_longer`); a .json cannot be cut. Raises MediaError (`no_transcript`, `too_large`) for a file
+    that cannot be read or is no transcript.
     """
     parse = {".json": _parse_json, ".vtt": _parse_vtt, ".srt": _parse_srt, ".txt": _parse_txt}.get(path.suffix.lower())
     if parse is None:
         raise MediaError("no_transcript", f"{path}: no transcript format; expected one of {', '.join(SUFFIXES)}")
     try:
-        return parse(_decoded(path))
+        return parse(_decoded(path, max_bytes))
     except OSError as error:
         raise MediaError("no_transcript", f"{path}: {error.strerror or error}; expected a readable file") from error
     except _LayoutError as error:
@@ -79,6 +81,14 @@ def sidecar(path: Path) -> Path | None:
         else:
             return beside
     return None
+
+
+def is_longer(path: Path, max_bytes: int) -> bool:
+    """Whether a file holds more than `read` takes."""
+    try:
+        return path.stat().st_size > max_bytes
+    except OSError:
+        return False
 
 
 def is_file(path: Path) -> bool:
@@ -108,11 +118,13 @@ def render(utterances: Iterable[Utterance], suffix: str) -> str:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def _decoded(path: Path) -> str:
+def _decoded(path: Path, max_bytes: int) -> str:
     with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise MediaError("too_large", f"{path}: larger than {MAX_BYTES // 1_000_000} MB; expected a transcript")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        if path.suffix.lower() == ".json":
+            raise MediaError("too_large", f"{path}: larger than {max_bytes} bytes; expected a transcript")
+        data = data[: max(data.rfind(b"\n", 0, max_bytes), 0) or max_bytes]
     utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")
     return text.replace("\r\n", "\n").replace("\r", "\n")

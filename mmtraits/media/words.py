@@ -48,12 +48,13 @@ class Words:
         return found, cut
 
 
-def words_of(clip: Clip) -> Words:
+def words_of(clip: Clip, max_bytes: int = transcript.MAX_BYTES) -> Words:
     """Read the words of a clip: of clip.text, else of its transcript; the speaker's turns from either or an RTTM file.
 
-    Raises MediaError (`no_transcript`, `too_large`) for a file that cannot be read or is no transcript.
+    max_bytes: of the transcript; the rest is not read. Raises MediaError (`no_transcript`, `too_large`) for a file that
+    cannot be read or is no transcript.
     """
-    said = _said(clip)
+    said = _said(clip, max_bytes)
     own_turns = _own_turns(clip)
     return Words(clip, said, _own(clip, said, own_turns), own_turns)
 
@@ -76,10 +77,10 @@ def made_of_words(spec: InputSpec) -> bool:
 # ---------------------------------------------------------------------------------------------------- who says what
 
 
-def _said(clip: Clip) -> list[Utterance]:
+def _said(clip: Clip, max_bytes: int) -> list[Utterance]:
     if clip.text is not None:
         return [Utterance(None, None, None, clip.text)] if clip.text.strip() else []
-    return [] if clip.transcript is None else transcript.read(clip.transcript)
+    return [] if clip.transcript is None else transcript.read(clip.transcript, max_bytes)
 
 
 def _own_turns(clip: Clip) -> Intervals | None:

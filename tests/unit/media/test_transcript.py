@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -134,16 +135,35 @@ def test_json_in_another_layout(tmp_path, content, found):
     assert caught.value.reason == "no_transcript"
 
 
-def test_what_cannot_be_read(tmp_path, monkeypatch):
+def test_what_cannot_be_read(tmp_path):
     with pytest.raises(MediaError, match="a.txt: No such file or directory; expected a readable file"):
         read(tmp_path / "a.txt")
     with pytest.raises(MediaError, match=r"a.docx: no transcript format; expected one of .json, .vtt, .srt, .txt"):
         read(tmp_path / "a.docx")
-    monkeypatch.setattr(transcript, "MAX_BYTES", 3)
-    assert read(written(tmp_path, "b.txt", "abc"))[0].text == "abc"
-    with pytest.raises(MediaError, match="b.txt: larger than") as caught:
-        read(written(tmp_path, "b.txt", "abcd"))
+    with pytest.raises(MediaError, match="b.json: larger than 3 bytes") as caught:
+        read(written(tmp_path, "b.json", '{"segments": []}'), 3)
     assert caught.value.reason == "too_large"
+
+
+def test_a_long_file_is_read_up_to_its_last_whole_line(tmp_path):
+    path = written(tmp_path, "b.txt", "one\ntwo\nthree")
+    assert [said.text for said in read(path, 100)] == ["one", "two", "three"]
+    assert [said.text for said in read(path, 10)] == ["one", "two"]
+    assert [said.text for said in read(path, 2)] == ["on"]
+    assert (transcript.is_longer(path, 13), transcript.is_longer(path, 12)) == (False, True)
+    assert not transcript.is_longer(tmp_path / "none.txt", 0)
+
+
+@pytest.mark.parametrize(
+    "piece", ["<v ", "<v.", "<a", "{\\", "&", "\n \n", "1", " ", "00:00.000 --> 00:01.000\n", "A. "]
+)
+def test_reading_takes_time_in_proportion_to_the_length(tmp_path, piece):
+    """A quadratic pattern would take minutes."""
+    body = "WEBVTT\n\n00:00.000 --> 00:01.000\n<v" + piece * (300_000 // len(piece)) + "x"
+    start = time.process_time()
+    for name in ("a.vtt", "a.srt", "a.txt"):
+        read(written(tmp_path, name, body))
+    assert time.process_time() - start < 5
 
 
 def test_sidecar_order(tmp_path, caplog):
