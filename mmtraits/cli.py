@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmtraits.errors import MMTraitsError
+from mmtraits.console import bar, console, ended_by_sigterm, show, summary
+from mmtraits.errors import JobError, MMTraitsError
 
 if TYPE_CHECKING:
     from mmtraits.config import RunConfig
-    from mmtraits.predict import Outcome, Progress
 
 app = typer.Typer(
     name="mmtraits",
@@ -54,7 +52,15 @@ def main() -> None:
         app()
     except MMTraitsError as error:
         typer.echo(f"mmtraits: {error}", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, JobError) else 2)
+
+
+def _batch_size(given: str) -> int | None:
+    if given == "auto":
+        return None
+    if not given.isdecimal() or int(given) < 1:
+        raise typer.BadParameter(f"{given!r}; expected auto or a number from 1")
+    return int(given)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,12 +85,12 @@ def demo(
     bundle = model or default_bundle()  # before clips are drawn for nothing
     clips = out / "clips"
     clips.mkdir(parents=True, exist_ok=True)
-    with _console().status(f"Drawing sample clips in {clips}"):
+    with console().status(f"Drawing sample clips in {clips}"):
         demo_clips(clips)
-    with _bar("Scoring") as progress:
-        outcome = predict.run([clips], out, bundle=bundle, progress=progress)
-    _show(outcome)
-    _summary(outcome)
+    with bar("Scoring") as progress:
+        outcome = predict.run([clips], out, bundle=bundle, fresh=True, progress=progress)
+    show(outcome)
+    summary(outcome)
 
 
 @app.command("predict")
@@ -93,23 +99,36 @@ def predict_command(
     out: Annotated[Path, typer.Option(help="Folder for results.csv, results.jsonl and report.html.")] = Path("out"),
     model: Annotated[Path | None, typer.Option(help="Bundle; without it the default one.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="A clips.csv instead of paths.")] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Vectors: <stream>/<clip>.npy, or <stream>.npz with clip and features."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes; default: one per core.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Windows per forward pass.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(parser=_batch_size, metavar="auto|N", help="Windows per forward pass.")
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where the model runs.")] = Device.cpu,
-    follow: Annotated[bool, typer.Option("--follow", help="Follow symbolic links.")] = False,
+    max_duration: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds of a clip; of a longer one the beginning is scored.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow symbolic links that lead out of a folder.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Score all anew, or go on with the job there.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a clip failed.")] = False,
 ) -> None:
     """Score every clip of a folder or manifest: one row each, with status and reason."""
     from mmtraits import predict
     from mmtraits.runtime import usable_cores
 
-    with _bar("Scoring") as progress:
+    with ended_by_sigterm(), bar("Scoring") as progress:
         outcome = predict.run(
-            paths or [], out, manifest=manifest, bundle=model, workers=usable_cores() if workers is None else workers,
-            batch=batch, device=device.value, follow=follow, progress=progress,
+            paths or [], out, manifest=manifest, features=features, bundle=model,
+            workers=usable_cores() if workers is None else workers, batch=batch, device=device.value,
+            max_duration_s=max_duration, follow=follow, fresh=fresh, progress=progress,
         )  # fmt: skip
-    _summary(outcome)
-    if not outcome.records:
+    summary(outcome)
+    if not outcome.total:
         typer.echo("mmtraits: no media files there; nothing was scored", err=True)
         raise typer.Exit(1)
     if strict and outcome.counts["failed"]:
@@ -131,10 +150,10 @@ def train(
     settings = _settings(config or Path(resume or "") / "config.yaml", overrides)
     from mmtraits.train import fit
 
-    with _bar("Extracting") as extracting:
+    with bar("Extracting") as extracting:
         folder = fit(
             settings, resume=resume is not None, root=resume.parent if resume else root,
-            progress=_console().is_terminal, extracting=extracting,
+            progress=console().is_terminal, extracting=extracting,
         )  # fmt: skip
     typer.echo(str(folder))
 
@@ -150,7 +169,7 @@ def extract(
     from mmtraits.data.manifest import read
     from mmtraits.extract import extract as run
 
-    with _bar("Extracting") as progress:
+    with bar("Extracting") as progress:
         found = run(settings, read(manifest or settings.data.manifest), progress=progress)
     typer.echo(f"{len(found.windows)} windows in {settings.data.cache}")
     for clip in found.dropped:
@@ -197,10 +216,10 @@ def compare(
     from mmtraits.compare import compare as run
     from mmtraits.side_by_side import to_text
 
-    with _bar("Extracting") as extracting:
+    with bar("Extracting") as extracting:
         result = run(
             [one for one in systems or [] if one not in overrides], manifest, out, overrides,
-            progress=_console().is_terminal, extracting=extracting,
+            progress=console().is_terminal, extracting=extracting,
         )  # fmt: skip
     typer.echo(to_text(result))
     typer.echo(str(out / "report.html"))
@@ -252,7 +271,7 @@ def check(
     wanted = [path for path in paths or [] if path not in overrides]
     if not wanted:
         raise ConfigError("check: expected a config, manifest, bundle, run or media folder")
-    with _bar("Opening media") as progress:
+    with bar("Opening media") as progress:
         cores = usable_cores() if workers is None else workers
         reports = check_all(wanted, overrides, workers=cores, progress=progress)
     if out is not None:
@@ -267,65 +286,3 @@ def _settings(path: Path, overrides: list[str] | None) -> RunConfig:
     from mmtraits.parts import problems
 
     return load(path, overrides or [], check=problems)
-
-
-# ---------------------------------------------------------------------------------------------------- what is printed
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Progress]:
-    """A progress bar that is there from the first report to the last: Lightning shows its own afterwards."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = _console()
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task = shown.add_task(what, total=None)
-
-    def update(done: int, total: int) -> None:
-        shown.start()
-        shown.update(task, completed=done, total=total)
-        if done >= total:
-            shown.stop()
-
-    try:
-        yield update
-    finally:
-        shown.stop()
-
-
-def _summary(outcome: Outcome) -> None:
-    counts = ", ".join(f"{outcome.counts[status]} {status}" for status in ("ok", "degraded", "failed"))
-    typer.echo(f"{len(outcome.records)} clips: {counts}")
-    for name in ("results.csv", "results.jsonl", "report.html"):
-        typer.echo(str(outcome.folder / name))
-
-
-def _show(outcome: Outcome) -> None:
-    """Print a table of scores with their intervals, narrow enough for a terminal of 80 columns."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    traits = [name.removesuffix("_lower") for name in outcome.records[0] if name.endswith("_lower")]
-    table = Table(title="Apparent personality", caption="Research use; not for decisions about people.", padding=0)
-    table.add_column("clip\nstatus", no_wrap=True)
-    for trait in traits:
-        table.add_column(trait.replace("_", " "), overflow="fold", justify="center")
-    for row in outcome.records:
-        clip = f"{escape(str(row['clip']))}\n{row['status']}"
-        table.add_row(clip, *(_shown(row, trait) for trait in traits), end_section=True)
-    Console().print(table)
-
-
-def _shown(row: dict[str, Any], trait: str) -> str:
-    score, lower, upper = (row[trait + suffix] for suffix in ("", "_lower", "_upper"))
-    if score is None:
-        return "-"
-    return f"{score:.2f}" if lower is None else f"{score:.2f}\n{lower:.2f}–{upper:.2f}"

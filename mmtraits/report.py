@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -88,28 +89,37 @@ def records(
 
 def write_csv(path: Path, rows: Iterable[Record], names: Sequence[str]) -> None:
     """results.csv: six decimals, an unknown cell empty, text that a spreadsheet would run as a formula quoted by '."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_escaped(name) for name in names])
-    writer.writerows([_cell(row[name]) for name in names] for row in rows)
-    write_atomic(path, text.getvalue())
+    with _whole(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([_escaped(name) for name in names])
+        writer.writerows([_cell(row[name]) for name in names] for row in rows)
 
 
 def write_jsonl(path: Path, rows: Iterable[Record], names: Sequence[str]) -> None:
     """results.jsonl: the columns of results.csv as typed values, then not_for_decisions and the clip's details."""
-    lines = [
-        json.dumps({name: row[name] for name in names} | {"not_for_decisions": True, "details": _plain(row["details"])})
-        for row in rows
-    ]
-    write_atomic(path, "".join(f"{line}\n" for line in lines))
+    with _whole(path) as file:
+        for row in rows:
+            said = {name: row[name] for name in names}
+            said |= {"not_for_decisions": True, "details": _plain(row["details"])}
+            file.write(json.dumps(said) + "\n")
 
 
-def write_page(path: Path, rows: Sequence[Record], schema: TraitSchema, streams: Sequence[str], model: str) -> None:
-    """report.html: one card per clip, in the order of the rows; nothing is ranked or sorted by a score."""
-    counts = {status: sum(row["status"] == status for row in rows) for status in ("ok", "degraded", "failed")}
+def write_page(
+    path: Path,
+    rows: Iterable[Record],
+    counts: Mapping[str, int],
+    schema: TraitSchema,
+    streams: Sequence[str],
+    model: str,
+) -> None:
+    """report.html: one card per clip, in the order of the rows; nothing is ranked or sorted by a score.
+
+    Of more rows than a browser bears only the first are read; `counts`: how many rows of all have each status.
+    """
     page = environment().get_template("report.html").render(
-        rows=rows[:_SHOWN], hidden=max(0, len(rows) - _SHOWN), counts=counts, schema=schema, streams=streams,
-        model=model, statement=STATEMENT, reason_words=reason_words, bar=bar, label=label,
+        rows=list(islice(rows, _SHOWN)), hidden=max(0, sum(counts.values()) - _SHOWN),
+        counts={status: counts.get(status, 0) for status in ("ok", "degraded", "failed")}, schema=schema,
+        streams=streams, model=model, statement=STATEMENT, reason_words=reason_words, bar=bar, label=label,
     )  # fmt: skip
     write_atomic(path, page)
 
@@ -129,11 +139,18 @@ def write_comparison(path: Path, found: SideBySide) -> None:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a temporary file in the same folder, flushed, then renamed."""
+    """Write a whole file or nothing."""
+    with _whole(path) as file:
+        file.write(text)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[TextIO]:
+    """A file that appears at `path` only when it is complete: written beside it, flushed to the disk, then renamed."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o644)

@@ -15,8 +15,8 @@ from mmtraits.baselines import Fold
 from mmtraits.data import splits
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError
+from mmtraits.inputs import find
 from mmtraits.media.load import LoadedClip
-from mmtraits.predict import find
 from mmtraits.runtime import Predictor, concatenate
 from mmtraits.schema import Clip, Raw, TraitSchema, TraitScores, Windowing
 from mmtraits.scored import (

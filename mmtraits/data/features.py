@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -12,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmtraits.data.problems import manifest_error
+
+_KEPT = 4  # tables
 
 _BOMB_BYTES, _BOMB_RATIO = 64 << 20, 200  # of an array in an .npz: numbers of use are never so alike
 
@@ -38,6 +41,8 @@ def read_features(folder: Path, references: Sequence[str]) -> list[NDArray[np.fl
             opened[file] = _open(folder / file)
         arrays = opened[file]
         step = arrays if isinstance(arrays, str) else _steps(arrays, key)
+        if not isinstance(step, str) and not np.isfinite(step).all():
+            step = f"{key!r} holds NaN or infinity"
         if isinstance(step, str):
             problems.append(f"{folder / file}: {step}")
         else:
@@ -48,6 +53,24 @@ def read_features(folder: Path, references: Sequence[str]) -> list[NDArray[np.fl
     if problems:
         raise manifest_error(problems)
     return found
+
+
+class Tables:
+    """Feature files read one reference at a time; the last few tables stay open."""
+
+    def __init__(self) -> None:
+        self._table = lru_cache(maxsize=_KEPT)(_open)
+
+    def keys(self, file: Path) -> frozenset[str] | str:
+        """What a reference to this file may name; or what is wrong with it."""
+        arrays = self._table(file)
+        return arrays if isinstance(arrays, str) else frozenset(arrays)
+
+    def steps(self, folder: Path, reference: str) -> NDArray[np.float32] | str:
+        """The (T, D) array of one reference as `read_features` gives it, finite or not; or what is wrong with it."""
+        file, key = feature_file(reference)
+        arrays = (self._table if key else _open)(folder / file)
+        return arrays if isinstance(arrays, str) else _steps(arrays, key)
 
 
 def _open(path: Path) -> Mapping[str, NDArray[Any]] | str:
@@ -84,4 +107,4 @@ def _steps(arrays: Mapping[str, NDArray[Any]], key: str) -> NDArray[np.float32] 
     if array.ndim not in (1, 2) or array.size == 0 or array.dtype.kind not in "fiu":
         return f"{key!r} is {array.dtype} {array.shape}; expected numbers (T, D) or (D,)"
     steps: NDArray[np.float32] = np.atleast_2d(array).astype(np.float32)
-    return steps if np.isfinite(steps).all() else f"{key!r} holds NaN or infinity"
+    return steps

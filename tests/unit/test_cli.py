@@ -8,7 +8,7 @@ import pytest
 from tiny_bundle import write_tiny_bundle
 from typer.testing import CliRunner
 
-from mmtraits import cli
+from mmtraits import cli, console
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_strict_exits_with_2_where_a_clip_failed(monkeypatch, capsys, bundle, wo
     assert run(monkeypatch, capsys, *arguments)[0] == 2
     assert (tmp_path / "o" / "results.csv").is_file()
     words.write_text("id,text\none,hello\n")
-    assert run(monkeypatch, capsys, *arguments)[0] == 0
+    assert run(monkeypatch, capsys, *arguments, "--fresh")[0] == 0
 
 
 def test_nothing_to_score_exits_with_1(monkeypatch, capsys, bundle, tmp_path):
@@ -123,6 +123,6 @@ def test_only_what_works_is_listed():
 
 def test_shown_scores():
     row = {"x": 0.5, "x_lower": 0.25, "x_upper": 0.75, "y": None, "y_lower": None, "y_upper": None}
-    assert cli._shown(row, "x") == "0.50\n0.25–0.75"
-    assert cli._shown(row, "y") == "-"
-    assert cli._shown(row | {"x_lower": None}, "x") == "0.50"
+    assert console.shown_score(row, "x") == "0.50\n0.25–0.75"
+    assert console.shown_score(row, "y") == "-"
+    assert console.shown_score(row | {"x_lower": None}, "x") == "0.50"

@@ -5,6 +5,7 @@ import html
 import json
 import os
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_a_name_that_is_no_unicode_survives(tmp_path):
     found = rows([Clip(id=name)])
     report.write_csv(tmp_path / "r.csv", found, names())
     report.write_jsonl(tmp_path / "r.jsonl", found, names())
-    report.write_page(tmp_path / "r.html", found, SCHEMA, STREAMS, "tiny")
+    report.write_page(tmp_path / "r.html", found, {"degraded": 1}, SCHEMA, STREAMS, "tiny")
     assert b"caf\xe9.mp4," in (tmp_path / "r.csv").read_bytes()
     assert os.fsencode(json.loads((tmp_path / "r.jsonl").read_text())["clip"]) == b"caf\xe9.mp4"
 
@@ -137,7 +138,8 @@ class _Balanced(HTMLParser):
 
 
 def page(tmp_path, found, **changes) -> str:
-    report.write_page(tmp_path / "r.html", found, changes.get("schema", SCHEMA), STREAMS, "tiny")
+    counts = Counter(row["status"] for row in found)
+    report.write_page(tmp_path / "r.html", iter(found), counts, changes.get("schema", SCHEMA), STREAMS, "tiny")
     return (tmp_path / "r.html").read_text()
 
 

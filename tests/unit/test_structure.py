@@ -46,7 +46,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ranges": {"config", "data", "errors", "extract", "graph", "media", "model", "schema", "unlike"},
     "scored": {"baselines", "calibrate", "data", "errors", "schema"},
     "scored_run": {"baselines", "config", "data", "errors", "extract", "run", "schema", "scored"},
-    "scored_bundle": {"baselines", "data", "errors", "media", "predict", "runtime", "schema", "scored"},
+    "scored_bundle": {"baselines", "data", "errors", "inputs", "media", "runtime", "schema", "scored"},
     "plots": set(),
     "check": {"config", "errors", "schema", "media", "data", "runtime", "parts"},
     "yaml_file": set(),
@@ -82,7 +82,12 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "runtime": {"schema", "errors", "media", "bundle", "heard", "unlike"},
     "batches": {"heard", "runtime", "schema"},
     "workers": {"schema", "errors", "media"},
-    "predict": {"schema", "errors", "media", "runtime", "workers", "report", "data.manifest"},
+    "inputs": {"data", "errors", "media", "schema"},
+    "journal": {"data", "errors", "schema"},
+    "predict": {
+        "batches", "errors", "heard", "inputs", "journal", "media", "report", "runtime", "schema", "workers",
+    },
+    "console": {"predict"},
     "report": {"schema", "evaluation", "side_by_side", "views"},
     "card": {"errors", "schema", "report", "evaluation", "views"},
     "systems": {"baselines", "bootstrap", "data", "evaluation", "scored", "scored_run", "units"},
@@ -132,9 +137,8 @@ HOMES: dict[str, set[str]] = {
 TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
     "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
-    "group_findings", "evaluation", "yaml_file", "onnx_file", "bundle", "runtime", "workers", "predict", "report", "plots",
-    "views",
-    "card", "check", "cli",
+    "group_findings", "evaluation", "yaml_file", "onnx_file", "bundle", "runtime", "workers", "inputs", "journal",
+    "batches", "predict", "report", "plots", "views", "card", "check", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400
