@@ -2,6 +2,7 @@
 
 >>> predictor = Predictor("bundle")            # or Predictor() for the default bundle
 >>> scores = predictor.predict(["talk.mp4"])   # scores.values (1, K) on the schema's own scale
+>>> scores = predictor.predict([{"voice": wave}])  # what another program decoded, one window per clip
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from mmtraits import unlike
 from mmtraits.bundle import GRAPH, default_bundle, read
 from mmtraits.errors import BundleError, ConfigError
 from mmtraits.heard import Heard, judge
+from mmtraits.media.decoded import from_arrays
 from mmtraits.media.load import LoadedClip, clip_from_file, load
 from mmtraits.schema import Clip, Raw, TextSpec, TraitScores, stack
 
+Decoded = Mapping[str, NDArray[Any]]  # stream -> array, one window
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
@@ -82,13 +85,22 @@ class Predictor:
         scores, *more = self._session().run(self._outputs, feeds)
         return scores, more[0] if more else np.full((len(raws), len(self.streams)), np.nan, np.float32)
 
-    def predict(self, clips: Iterable[Clip | Path | str], batch: int = 8) -> TraitScores:
-        """Score clips, one row each, in order; never raises for what a clip contains. `batch`: windows per pass."""
-        wanted = [as_clip(clip) for clip in clips]
-        parts = [
-            self.assess([clip.id for clip in group], [self.load(clip) for clip in group], batch)
-            for group in _groups(wanted, batch)
+    def predict(self, clips: Iterable[Clip | Path | str | Decoded], batch: int = 8) -> TraitScores:
+        """Score clips, one row each, in order; never raises for what a file contains. `batch`: windows per pass.
+
+        A clip is a media file, a `Clip`, or what another program decoded: one window as {stream: array}, whose id is
+        its place. Raises ConfigError, before anything is scored, for arrays that are not what the bundle takes
+        (`media.decoded.from_arrays`).
+        """
+        wanted = [
+            from_arrays(clip, self.specs, self.windowing) if isinstance(clip, Mapping) else as_clip(clip)
+            for clip in clips
         ]
+        named = [(clip.id if isinstance(clip, Clip) else str(n), clip) for n, clip in enumerate(wanted)]
+        parts = []
+        for group in _groups(named, batch):
+            loaded = [self.load(clip) if isinstance(clip, Clip) else clip for _, clip in group]
+            parts.append(self.assess([name for name, _ in group], loaded, batch))
         return concatenate(parts) if parts else self.assess([], [])
 
     def assess(self, clip_ids: Sequence[str], loaded: Sequence[LoadedClip], batch: int = 8) -> TraitScores:
