@@ -162,6 +162,7 @@ def sounding(path: Path, samples: NDArray[np.float32], rate: int, *, codec: str 
     """A file of sound alone; samples (channels, S) in [-1, 1]."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
+        container.start_encoding()
         resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate)
         if samples.shape[1]:
             block = np.ascontiguousarray(samples.T, np.float32).reshape(1, -1)
