@@ -29,6 +29,8 @@ _BEGINS, _GOES_ON = 0.5, 0.35  # probabilities of speech
 _PAUSE = round(1.0 * SAMPLE_RATE / _CHUNK)  # chunks without speech that end an utterance
 _LEAST = round(0.25 * SAMPLE_RATE / _CHUNK)  # chunks of sure speech in an utterance
 _LONGEST = round(15.0 * SAMPLE_RATE / _CHUNK)
+_LEAST_VARIETY = 0.03  # speech in white noise of its own level has 0.08, a tone or buzz that comes and goes 0.002
+_BANDS = np.unique(np.geomspace(1, _CHUNK // 2, 25).astype(int))
 _SMOOTH = 5  # chunks: a pause between words, not one within
 _PAD = round(0.2 * SAMPLE_RATE / _CHUNK)  # heard before and after it by the recogniser
 
@@ -124,7 +126,7 @@ class Listener:
         low, high = max(span.start - _PAD, self._heard, 0), span.end + min(span.pause, _PAD)
         said = self._wave[low * _CHUNK - self._first : high * _CHUNK - self._first]
         self._heard = high
-        if loudness_dbfs(float(np.dot(said, said)), len(said)) < QUIET_DBFS:
+        if loudness_dbfs(float(np.dot(said, said)), len(said)) < QUIET_DBFS or variety(said) < _LEAST_VARIETY:
             return
         text = self._recognise(said)
         if text:
@@ -155,6 +157,20 @@ class Voice:
         probability, self._state = _detector().run(None, {**given, "sr": np.array(SAMPLE_RATE, np.int64)})
         self._context = chunk[-_CONTEXT:]
         return float(probability[0, 0])
+
+
+def variety(wave: Wave) -> float:
+    """How much the spectrum of (S,) samples changes, 0 to 1: tones that swell as syllables do deceive a voice detector.
+
+    One less the length of the mean of the chunks' band amplitudes, as unit vectors; of chunks within 20 dB of the loud.
+    """
+    chunks = wave[: len(wave) // _CHUNK * _CHUNK].reshape(-1, _CHUNK)
+    power = np.abs(np.fft.rfft(chunks * np.hanning(_CHUNK), axis=1)) ** 2
+    bands = np.add.reduceat(power[:, : _BANDS[-1]], _BANDS[:-1], axis=1)
+    energy = bands.sum(axis=1)
+    amplitudes = np.sqrt(bands[energy > 0.01 * np.percentile(energy, 95)])
+    units = amplitudes / np.linalg.norm(amplitudes, axis=1, keepdims=True)
+    return 1 - float(np.linalg.norm(units.mean(axis=0)))
 
 
 class Span(NamedTuple):
