@@ -41,7 +41,7 @@ def scored(folder: Path, bundle: Path | None = None, **options: Any) -> dict[str
     """
     bundle, out = bundle or write_tiny_bundle(folder.parent / "tiny"), folder.parent / "out"
     (alone,) = predict.run([folder / GOOD[0]], folder.parent / "alone", bundle=bundle).records
-    predict.run([folder], out, bundle=bundle, **options)
+    predict.run([folder], out, bundle=bundle, fresh=True, **options)
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["clip"] for row in rows] == sorted(_media(folder))
     with (out / "results.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:

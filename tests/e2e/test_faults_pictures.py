@@ -187,10 +187,13 @@ def test_pictures_over_the_limit_and_ten_hours_take_no_memory(too_large: Path, t
     for path in too_large.iterdir():
         if path.suffix in (".mov", ".avi"):
             (many / path.name).write_bytes(path.read_bytes())
-    bad.hours(many / "ten_hours.mkv")
+    bad.hours(many / "ten_hours.mkv").with_suffix(".txt").write_text("hello")
     bundle = write_tiny_bundle(tmp_path / "bundle", windowing={"length_s": 3600.0, "hop_s": 3600.0})
     before, after = peak_mb(few, bundle), peak_mb(many, bundle)
     assert after < before + 60
     row = scoring.scored(many, bundle)["ten_hours.mkv"]
-    assert row["duration_s"] == 36000.0
-    assert row["details"]["frames_decoded"] > 30_000
+    assert (row["status"], row["reason"]) == ("degraded", "no_face;no_sound")
+    assert (row["duration_s"], row["details"]["windows"]) == (36000.0, 10)
+    row = scoring.scored(many, bundle, max_duration_s=7200.0)["ten_hours.mkv"]
+    assert (row["status"], row["reason"]) == ("degraded", "too_long;no_face;no_sound")
+    assert (row["duration_s"], row["details"]["windows"]) == (36000.0, 2)  # scored up to the limit
