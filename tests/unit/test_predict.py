@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-import wave
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jobs import sound, sounds, vector_bundle
 from tiny_bundle import write_tiny_bundle
 
 from mmtraits import predict
+from mmtraits.batches import SIZES
 from mmtraits.errors import BundleError, ConfigError, ManifestError
+from mmtraits.journal import Journal
 from mmtraits.unlike import Ranges
 
 
@@ -19,23 +23,13 @@ def bundle(tmp_path_factory):
     return write_tiny_bundle(tmp_path_factory.mktemp("tiny"))
 
 
-def sound(path: Path, level: float = 0.5, seconds: float = 1.0) -> Path:
-    """A square wave: |sample| is `level` everywhere."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.where(np.arange(int(8000 * seconds)) // 40 % 2, level, -level)
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
-
-
 @pytest.fixture
 def folder(tmp_path):
     """Three good sounds, one of them with words beside it, one broken file and things that are no media."""
     root = tmp_path / "media"
-    sound(root / "b.wav", 0.25)
+    sound(root / "b.wav", 0.25, seconds=1)
     sound(root / "sub" / "a.wav", 0.75, seconds=5)
-    sound(root / "a.WAV", 0.5)
+    sound(root / "a.WAV", 0.5, seconds=1)
     (root / "b.txt").write_text("hello world")
     (root / "broken.mp4").write_bytes(b"this is no video")
     (root / "notes.md").write_text("not media")
@@ -163,3 +157,120 @@ class TestWrongUse:
         (tmp_path / "out").write_text("")
         with pytest.raises(ConfigError, match="--out .*out: File exists; expected a folder"):
             predict.run([folder], tmp_path / "out", bundle=bundle)
+
+
+def test_a_batch_that_is_found_is_kept_in_the_job(bundle, tmp_path):
+    """Forty clips: enough for the best size to be looked for."""
+    (tmp_path / "clips.csv").write_text("id,text\n" + "".join(f"c{n:02},{'hello ' * (n % 6)}x\n" for n in range(40)))
+    arguments = {"bundle": bundle, "manifest": tmp_path / "clips.csv"}
+    predict.run([], tmp_path / "out", **arguments)
+    with Journal(tmp_path / "out") as journal:
+        found = journal.batch
+    assert found in SIZES
+    before = (tmp_path / "out" / "results.csv").read_bytes()
+    predict.run([], tmp_path / "out", **arguments, batch=found)
+    assert (tmp_path / "out" / "results.csv").read_bytes() == before
+    with pytest.raises(ConfigError, match=rf"begun with --batch {found}, not 64; --fresh scores everything anew"):
+        predict.run([], tmp_path / "out", **arguments, batch=64)
+
+
+class TestResume:
+    @pytest.fixture
+    def clips(self, tmp_path):
+        return sounds(tmp_path / "many", 20)
+
+    def run(self, clips: Path, out: Path, bundle: Path, stop_at: int = 1000, **options) -> list[int]:
+        """Clips done at each report; the job is interrupted once `stop_at` are."""
+        seen = []
+
+        def progress(done: int, total: int) -> None:
+            seen.append(done)
+            if done >= stop_at:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            predict.run([clips], out, bundle=bundle, batch=2, progress=progress, **options)
+        return seen
+
+    def test_an_interrupted_job_goes_on_with_the_same_bytes(self, bundle, clips, tmp_path):
+        whole, out = tmp_path / "whole", tmp_path / "out"
+        assert self.run(clips, whole, bundle) == [4, 8, 12, 16, 20]
+        assert self.run(clips, out, bundle, stop_at=8) == [4, 8]
+        assert not (out / "results.csv").exists()
+        (out / ".results.csv.x1y2").write_text("what a killed process left")
+        assert self.run(clips, out, bundle, workers=2) == [12, 16, 20]
+        for name in predict.OUTPUTS:
+            assert (out / name).read_bytes() == (whole / name).read_bytes()
+        assert sorted(path.name for path in out.iterdir()) == ["job.sqlite", *sorted(predict.OUTPUTS)]
+
+    def test_a_finished_job_only_writes_its_tables_again(self, bundle, clips, tmp_path):
+        self.run(clips, tmp_path / "out", bundle)
+        before = (tmp_path / "out" / "results.csv").read_bytes()
+        (tmp_path / "out" / "results.csv").unlink()
+        assert self.run(clips, tmp_path / "out", bundle) == []
+        assert (tmp_path / "out" / "results.csv").read_bytes() == before
+
+    def test_fresh_scores_everything(self, bundle, clips, tmp_path):
+        self.run(clips, tmp_path / "out", bundle)
+        assert self.run(clips, tmp_path / "out", bundle, fresh=True) == [4, 8, 12, 16, 20]
+
+    def test_a_file_that_changed_is_scored_again_with_its_group(self, bundle, clips, tmp_path):
+        self.run(clips, tmp_path / "out", bundle)
+        changed = sorted(clips.rglob("*.wav"))[9]
+        sound(changed, 0.9, seconds=0.3)
+        assert self.run(clips, tmp_path / "out", bundle) == [20]
+        self.run(clips, tmp_path / "anew", bundle)
+        for name in predict.OUTPUTS:
+            assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
+        assert float(read(tmp_path / "out")[9]["loudness"]) == pytest.approx(0.9, abs=1e-3)
+
+    def test_a_file_that_was_copied_again_is_not(self, bundle, clips, tmp_path):
+        self.run(clips, tmp_path / "out", bundle)
+        for path in clips.rglob("*.wav"):
+            os.utime(path, (1, 1))
+        assert self.run(clips, tmp_path / "out", bundle) == []
+
+    def test_a_transcript_that_came_is_read(self, bundle, clips, tmp_path):
+        self.run(clips, tmp_path / "out", bundle, stop_at=8)
+        first = min(clips.rglob("*.wav"))
+        first.with_suffix(".txt").write_text("hello")
+        self.run(clips, tmp_path / "out", bundle)
+        assert [row["text_present"] for row in read(tmp_path / "out")].count("true") == 1
+
+    def test_another_model_is_refused(self, bundle, clips, tmp_path):
+        self.run(clips, tmp_path / "out", bundle, stop_at=8)
+        other = write_tiny_bundle(tmp_path / "other", name="other")
+        with pytest.raises(ConfigError, match=r"job\.sqlite: holds another job: bundle \w+ there, \w+ now. --fresh"):
+            self.run(clips, tmp_path / "out", other)
+
+    def test_other_clips_and_limits_are_refused(self, bundle, clips, tmp_path):
+        self.run(clips, tmp_path / "out", bundle, stop_at=8)
+        sound(clips / "new.wav", 0.5)
+        with pytest.raises(ConfigError, match=r"max_duration any there, 3 s now; clips 1 new \(new.wav\)"):
+            self.run(clips, tmp_path / "out", bundle, max_duration_s=3.0)
+
+
+def test_a_long_clip_is_scored_up_to_the_limit(bundle, folder, tmp_path):
+    predict.run([folder], tmp_path / "out", bundle=bundle, max_duration_s=3.0)
+    rows = {row["clip"]: row for row in read(tmp_path / "out")}
+    assert "too_long" in rows["sub/a.wav"]["reason"] and rows["sub/a.wav"]["status"] == "degraded"
+    assert "too_long" not in rows["b.wav"]["reason"]
+
+
+def test_vectors_reach_their_stream(tmp_path):
+    """A bundle that scores vectors alone: the mean of the first number is the brightness."""
+    bundle = vector_bundle(tmp_path / "bundle")
+    vectors = tmp_path / "vectors" / "emotion"
+    vectors.mkdir(parents=True)
+    np.save(vectors / "one.npy", np.array([[0.2, 0.0], [0.4, 0.0]], np.float32))
+    np.save(vectors / "nan.npy", np.array([[np.nan, 0.0]], np.float32))
+    np.save(vectors / "wide.npy", np.ones((1, 3), np.float32))
+    (tmp_path / "clips.csv").write_text("id,text\none,x\nnan,x\nwide,x\nnone,x\n")
+    predict.run([], tmp_path / "out", bundle=bundle, manifest=tmp_path / "clips.csv", features=tmp_path / "vectors")
+    one, nan, wide, none = read(tmp_path / "out")
+    assert (one["status"], one["brightness"], one["emotion_present"]) == ("ok", "0.300000", "true")
+    assert (nan["status"], nan["reason"], nan["brightness"]) == ("failed", "non_finite", "")
+    assert (wide["status"], wide["reason"]) == ("failed", "unreadable_container")
+    assert (none["status"], none["reason"]) == ("failed", "no_modality")
+    details = [json.loads(line)["details"] for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert "width 3; the model takes 2" in details[2]["features_error"] and "features_error" not in details[0]
