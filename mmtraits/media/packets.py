@@ -21,7 +21,7 @@ from mmtraits.media.probe import Media
 
 _SEEK_FROM_S = 20.0  # earlier stretches are reached by reading on
 _LEAD_S = 2.0  # sound lies this much before its picture in some containers
-_JUMP_FROM_S = 3.0  # within a pass, pictures alone: below it reading packets on is as fast
+_JUMP_FROM_S = 0.25  # within a pass, pictures alone: below it reading packets on is as fast
 _REORDERED_S = 1.0  # a picture is shown at most this long after it is decoded
 _SYNC_FORMATS = ("mov", "matroska")  # their key frames are ones that decoding can start at; others flag more
 _MOST_HELD = 1024  # packets, and bytes, of pictures that wait; then they are decoded
@@ -59,6 +59,7 @@ class Reader:
     ) -> None:
         self._container, self._info, self._health = media.container, media.info, health
         self._video: Any = video
+        self._base: Any = video.time_base if video is not None else None
         self._on_skip = on_skip
         self.waiting = [stream for stream in (video, audio) if stream is not None]
         self.next_s = -math.inf
@@ -69,7 +70,8 @@ class Reader:
         self._held_bytes = 0
         self._fed = False  # the decoder holds pictures
         self._key_s: float | None = None  # of the key frame at which decoding began again
-        self._jumped_to_s: float | None = None
+        self._planned_s = -math.inf  # the wanted time for which a jump has been considered
+        self._jump_lead_s: float | None = None  # of a jump that has not landed yet
         self._again = True
 
     def start(self, start_s: float) -> None:
@@ -115,8 +117,8 @@ class Reader:
 
     def _pictures(self, packet: Any) -> Iterator[Any]:
         stamp = packet.pts  # None for the last packet, which empties the decoder
-        time_s = math.inf if stamp is None else seconds(stamp, packet.time_base) - self._info.start_s
-        if self._jumped_to_s is not None and not self._landed(packet, time_s):
+        time_s = math.inf if stamp is None else seconds(stamp, self._base) - self._info.start_s
+        if self._jump_lead_s is not None and not self._landed(packet, time_s):
             return
         if packet.is_keyframe and time_s <= self.next_s:
             self._drop(time_s)
@@ -126,8 +128,9 @@ class Reader:
         self._held_bytes += packet.size
         if time_s > self.next_s or len(self._held) > _MOST_HELD or self._held_bytes > _MOST_HELD_BYTES:
             yield from self._let_go()
-        if self._index is not None and _JUMP_FROM_S < self.next_s - time_s < math.inf:
-            self._jump(time_s)
+        if self._index is not None and self._planned_s < self.next_s < math.inf:
+            self._planned_s = self.next_s
+            self._jump(time_s, 0.0)
 
     def _drop(self, key_s: float) -> None:
         """What is held will not be shown: decoding begins again at the key frame at `key_s`."""
@@ -162,32 +165,42 @@ class Reader:
 
     # ------------------------------------------------------------------------------------------------ jumps
 
-    def _jump(self, now_s: float) -> None:
-        """Go on at the last key frame that surely lies before the next wanted time, where that is ahead."""
-        base = self._video.time_base
-        target = math.floor((self.next_s - _REORDERED_S + self._info.start_s) / base)
+    def _jump(self, now_s: float, lead_s: float) -> None:
+        """Go on at the last key frame before the next wanted time that the index names, where it is well ahead."""
+        base = self._base
+        target = math.floor((self.next_s - lead_s + self._info.start_s) * base.denominator / base.numerator)
         key = self._index.search_timestamp(target, backward=True, any_frame=False)
-        if key < 0 or seconds(self._index[key].timestamp, base) - self._info.start_s <= now_s:
+        if key < 0 or seconds(self._index[key].timestamp, base) - self._info.start_s < now_s + _JUMP_FROM_S:
             return
-        self._jumped_to_s = self.next_s
+        self._jump_lead_s = lead_s
         self._held, self._held_bytes, self._fed = [], 0, False
         self._on_skip()
         try:
             self._container.seek(target, stream=self._video)  # empties the decoder
         except Exception as error:
             _log.debug("no jump: %s", error)
-            self._landed(None, math.inf)
+            self._read_through()
 
     def _landed(self, packet: Any, time_s: float) -> bool:
-        """Whether a jump came out where it should; else the file is read through from its beginning."""
-        jumped_to_s, self._jumped_to_s = self._jumped_to_s, None
-        if jumped_to_s is not None and time_s <= jumped_to_s and packet.is_keyframe:
+        """Whether a jump came out where it should; else the next one leads more, or the file is read through.
+
+        The index knows when a key frame is decoded, and that it is shown later only once it is read.
+        """
+        lead_s, self._jump_lead_s = self._jump_lead_s, None
+        if time_s <= self.next_s and packet.is_keyframe:
             self._key_s = time_s
             return True
-        _log.debug("jumped to %s s, landed at %s s", jumped_to_s, time_s)
-        self._index, self._again = None, True
-        self._rewind()
+        _log.debug("jumped to %s s, landed at %s s", self.next_s, time_s)
+        if lead_s == 0.0 and time_s < math.inf:
+            self._jump(-math.inf, _REORDERED_S)
+        if self._jump_lead_s is None:
+            self._read_through()
         return False
+
+    def _read_through(self) -> None:
+        """Begin again, without jumps; frames that were shown before are passed over."""
+        self._index, self._jump_lead_s, self._again = None, None, True
+        self._rewind()
 
     def _rewind(self) -> None:
         self._key_s = None

@@ -123,7 +123,7 @@ class _Chooser:
 
     @property
     def next_s(self) -> float:
-        return math.inf if self.done else self.wanted[self.next] - _TIE_S
+        return math.inf if self.done else self.wanted[self.next] + _TIE_S / 2
 
     def skip(self) -> None:
         """Frames that nobody wants were left out: the next one is far ahead without being damaged."""
@@ -213,15 +213,15 @@ def _read_pyav(
         reader.next_s = chooser.next_s
     for frame in reader.frames():
         if isinstance(frame, av.VideoFrame):
-            time_s = _time_s(frame, info, health.video_end_s)
+            time_s, end_s = _times_s(frame, info, health.video_end_s)
             health.frames += 1
-            health.video_end_s = max(health.video_end_s, time_s + _video_duration_s(frame, info))
+            health.video_end_s = max(health.video_end_s, end_s)
             yield from chooser.push(frame, time_s)
             reader.next_s = chooser.next_s
             if chooser.done and video in reader.waiting:
                 reader.waiting.remove(video)
         else:
-            time_s = _time_s(frame, info, health.sound_end_s)
+            time_s, _ = _times_s(frame, info, health.sound_end_s)
             health.sound_end_s = time_s + frame.samples / frame.sample_rate
             if health.sound_end_s > sound_start_s:
                 yield from sound.push(Sound(time_s, mono(frame), frame.sample_rate))
@@ -282,17 +282,17 @@ def _usable(stream: Any | None, media: Media, health: Health) -> Any | None:
     return stream
 
 
-def _time_s(frame: Any, info: MediaInfo, expected_s: float) -> float:
-    """A frame's time from the container's first time stamp; where it has none, the end of the one before."""
+def _times_s(frame: Any, info: MediaInfo, expected_s: float) -> tuple[float, float]:
+    """When a frame is shown, from the container's first time stamp, and until when; without a stamp from `expected_s`.
+
+    The end is a guess from the frame rate where a picture has no duration.
+    """
+    base, duration = frame.time_base, frame.duration
     stamp = frame.pts if frame.pts is not None else frame.dts
-    if stamp is None or not frame.time_base:
-        return expected_s
-    return seconds(stamp, frame.time_base) - info.start_s
-
-
-def _video_duration_s(frame: Any, info: MediaInfo) -> float:
-    duration_s = seconds(frame.duration, frame.time_base) if frame.duration and frame.time_base else 0.0
-    return duration_s or (1 / info.fps if info.fps else 0.0)
+    time_s = expected_s if stamp is None or not base else seconds(stamp, base) - info.start_s
+    if duration and base:
+        return time_s, time_s + seconds(duration, base)
+    return time_s, time_s + (1 / info.fps if info.fps else 0.0)
 
 
 def _note_missing(

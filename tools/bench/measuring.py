@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from typing import Any
 Clock = Callable[[], float]
 cpu_s: Clock = time.process_time  # of all threads, user and system
 wall_s: Clock = time.perf_counter
+
+_LEAST_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,18 +58,27 @@ def seconds(work: Callable[[], object], clock: Clock = cpu_s) -> float:
     return clock() - started
 
 
-def in_turn(works: Mapping[str, Callable[[], object]], rounds: int, clock: Clock = cpu_s) -> dict[str, list[float]]:
+def in_turn(
+    works: Mapping[str, Callable[[], object]], rounds: int, clock: Clock = cpu_s, *, drop_above: float = math.inf
+) -> dict[str, list[float]]:
     """Seconds of each, `rounds` times, one after the other, every second round backwards; one unmeasured round first.
 
-    What else the machine does then meets all of them alike.
+    What else the machine does then meets all of them alike. Short ones are repeated until they last a tenth of a
+    second. What took more than `drop_above` times the shortest in a first round is not measured on.
     """
-    for work in works.values():
-        work()
-    taken: dict[str, list[float]] = {name: [] for name in works}
+    first = {name: min(seconds(work, clock), seconds(work, clock)) for name, work in works.items()}
+    kept = [name for name in works if first[name] <= drop_above * min(first.values())]
+    repeats = {name: max(1, math.ceil(_LEAST_S / max(first[name], 1e-4))) for name in kept}
+    taken: dict[str, list[float]] = {name: [] for name in kept}
     for turn in range(rounds):
-        for name in list(works) if turn % 2 == 0 else reversed(works):
-            taken[name].append(seconds(works[name], clock))
+        for name in kept if turn % 2 == 0 else reversed(kept):
+            taken[name].append(seconds(partial(_repeat, works[name], repeats[name]), clock) / repeats[name])
     return taken
+
+
+def _repeat(work: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        work()
 
 
 def ratio(above: list[float], below: list[float]) -> float:
