@@ -111,6 +111,13 @@ def predict_command(
     max_duration: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds of a clip; of a longer one the beginning is scored.")
     ] = None,
+    speech_to_text: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|moonshine|FOLDER",
+            help="For clips without a transcript. auto: where it is installed; FOLDER: a faster-whisper model.",
+        ),
+    ] = "auto",
     follow: Annotated[bool, typer.Option("--follow", help="Follow symbolic links that lead out of a folder.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Score all anew, or go on with the job there.")
@@ -125,7 +132,7 @@ def predict_command(
         outcome = predict.run(
             paths or [], out, manifest=manifest, features=features, bundle=model,
             workers=usable_cores() if workers is None else workers, batch=batch, device=device.value,
-            max_duration_s=max_duration, follow=follow, fresh=fresh, progress=progress,
+            max_duration_s=max_duration, speech_to_text=speech_to_text, follow=follow, fresh=fresh, progress=progress,
         )  # fmt: skip
     summary(outcome)
     if not outcome.total:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from mmtraits.data.features import feature_file
 from mmtraits.errors import ConfigError, JobError
+from mmtraits.media import turns
 from mmtraits.schema import Clip
 
 NAME = "job.sqlite"
@@ -187,9 +188,10 @@ class Journal:
 
 
 def paths_of(clip: Clip, folder: Path | None = None) -> tuple[Path | None, ...]:
-    """What a clip is read from: video, audio, transcript, then its vectors, relative to `folder`."""
+    """What a clip is read from: video, audio, transcript, turns, then its vectors, relative to `folder`."""
     vectors = (feature_file(clip.features[stream])[0] for stream in sorted(clip.features))
-    return (clip.video, clip.audio, clip.transcript, *((folder or Path()) / file for file in vectors))
+    spoken = None if clip.speaker is None else turns.sidecar(clip)
+    return (clip.video, clip.audio, clip.transcript, spoken, *((folder or Path()) / file for file in vectors))
 
 
 def stamps_of(paths: Iterable[Path | None]) -> list[Stamp | None]:

@@ -17,12 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from mmtraits import __version__, report
+from mmtraits import __version__, report, transcripts
 from mmtraits.batches import Batches, Waiting, passes_at_once
 from mmtraits.errors import ConfigError, JobError, MediaError
 from mmtraits.heard import Heard
 from mmtraits.inputs import Inputs, Vectors, wanted
 from mmtraits.journal import Done, Journal, Stamp, paths_of, sealed, stamps_of
+from mmtraits.media import speech
 from mmtraits.media.load import Ending
 from mmtraits.media.probe import Limits
 from mmtraits.runtime import Predictor
@@ -64,6 +65,7 @@ def run(
     batch: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     max_duration_s: float | None = None,
+    speech_to_text: str = "none",
     follow: bool = False,
     fresh: bool = False,
     progress: Progress | None = None,
@@ -73,21 +75,22 @@ def run(
     One clip, one row, in path order; what is wrong with a clip is in its row. A job that was interrupted in `out` goes
     on where it was, unless `fresh`. features: folder of vectors (`inputs.wanted`). workers: decoding processes, 0 =
     decode in this one. batch: windows per forward pass, None = the best, found once per job. max_duration_s: of a clip;
-    of a longer one the beginning is scored (`too_long`). follow: links that lead out of a folder too.
+    of a longer one the beginning is scored (`too_long`). speech_to_text: for clips without a transcript, as
+    `media.speech.chosen` takes it; what is heard is left in transcripts/. follow: links that lead out of a folder too.
     Raises ConfigError, BundleError or ManifestError before anything is decoded, and JobError where `out` is full.
     """
     passes, threads = passes_at_once(device)
     predictor = Predictor(bundle, device=device, threads=threads)
     inputs = wanted(paths, manifest, features, predictor.specs, follow=follow)
-    limits = Limits(max_duration_s=max_duration_s)
+    limits, speech_to_text = Limits(max_duration_s=max_duration_s), speech.chosen(speech_to_text)
     folder = _made(Path(out))
     with Journal(folder, fresh=fresh) as journal, Batches(predictor, passes) as batches:
-        journal.start(_identity(predictor, device, limits), inputs.clips)
+        journal.start(_identity(predictor, device, limits, speech_to_text), inputs.clips)
         _sweep(folder)
         size = _batch_size(journal, batch, batches, len(inputs.clips))
         todo = _unfinished(journal, inputs)
         finished = len(inputs.clips) - len(todo)
-        for done in rows(predictor, batches, inputs, todo, size, limits, workers):
+        for done in rows(predictor, batches, inputs, todo, size, limits, workers, speech_to_text):
             journal.commit(done)
             finished += len(done)
             if progress:
@@ -124,12 +127,13 @@ def rows(
     batch: Callable[[], int],
     limits: Limits,
     workers: int,
+    speech_to_text: str = speech.NONE,
 ) -> Iterator[list[Done]]:
     """The rows of the clips `todo` (their numbers, ascending, whole groups), group by group, in order."""
     under_way: dict[int, _Open] = {}
     scoring: deque[tuple[list[_Open], list[Future[None]]]] = deque()
     group: list[_Open] = []
-    for number, item in decode(_jobs(predictor, inputs, todo, limits, under_way), workers):
+    for number, item in decode(_jobs(predictor, inputs, todo, limits, speech_to_text, under_way), workers):
         place, size = todo[number], batch()
         one = under_way[place]
         if not isinstance(item, Ending):
@@ -149,7 +153,12 @@ def rows(
 
 
 def _jobs(
-    predictor: Predictor, inputs: Inputs, todo: Sequence[int], limits: Limits, under_way: dict[int, _Open]
+    predictor: Predictor,
+    inputs: Inputs,
+    todo: Sequence[int],
+    limits: Limits,
+    speech_to_text: str,
+    under_way: dict[int, _Open],
 ) -> Iterator[Job]:
     """What is to be decoded; notes each clip in `under_way` as it is handed out."""
     vectors = Vectors(inputs, predictor.specs)
@@ -158,7 +167,9 @@ def _jobs(
         files = paths_of(clip, inputs.folder)
         given, wrong = vectors.of(clip)
         under_way[place] = _Open(place, clip, Heard(predictor.streams), files, stamps_of(files), wrong)
-        yield Job(clip, predictor.specs, predictor.windowing, predictor.root, given, limits)
+        yield Job(
+            clip, predictor.specs, predictor.windowing, predictor.root, given, limits, speech_to_text=speech_to_text
+        )
 
 
 def _finished(predictor: Predictor, group: Sequence[_Open], passes: Sequence[Future[None]]) -> list[Done]:
@@ -181,11 +192,14 @@ def _finished(predictor: Predictor, group: Sequence[_Open], passes: Sequence[Fut
 # ---------------------------------------------------------------------------------------------------- the job
 
 
-def _identity(predictor: Predictor, device: str, limits: Limits) -> dict[str, str]:
+def _identity(predictor: Predictor, device: str, limits: Limits, speech_to_text: str) -> dict[str, str]:
     """What must be the same when a job goes on."""
     bundle = hashlib.sha256(json.dumps(predictor.info, sort_keys=True).encode()).hexdigest()
     longest = "any" if limits.max_duration_s is None else f"{limits.max_duration_s:g} s"
-    return {"bundle": bundle[:16], "mmtraits": __version__, "device": device, "max_duration": longest}
+    return {
+        "bundle": bundle[:16], "mmtraits": __version__, "device": device, "max_duration": longest,
+        "speech_to_text": speech.described(speech_to_text),
+    }  # fmt: skip
 
 
 def _batch_size(journal: Journal, asked: int | None, batches: Batches, clips: int) -> Callable[[], int]:
@@ -235,12 +249,12 @@ def _sweep(folder: Path) -> None:
 
 
 def _write(folder: Path, journal: Journal, inputs: Inputs, predictor: Predictor) -> None:
-    """results.csv, results.jsonl and report.html, each whole or not at all."""
+    """results.csv, results.jsonl, report.html and what was heard, each whole or not at all."""
     extra = [name for name in ("speaker", "question") if any(getattr(clip, name) for clip in inputs.clips)]
     names = report.columns(predictor.schema, predictor.streams, extra)
     try:
         report.write_csv(folder / "results.csv", journal.records(), names)
-        report.write_jsonl(folder / "results.jsonl", journal.records(), names)
+        report.write_jsonl(folder / "results.jsonl", transcripts.written(folder, journal.records()), names)
         report.write_page(
             folder / "report.html", journal.records(), journal.counts(), predictor.schema, predictor.streams,
             predictor.name,

@@ -47,7 +47,7 @@ def opened(name: str) -> Recogniser:
 
     Raises ConfigError for anything else, and where a package that is needed is not installed.
     """
-    folder = _moonshine_folder() if name == "moonshine" else Path(name)
+    folder = folder_of(name)
     if all((folder / file).is_file() for file in _MOONSHINE_FILES):
         return Moonshine(folder)
     if (folder / "model.bin").is_file():
@@ -126,7 +126,10 @@ def _in_a_circle(text: str) -> bool:
     return len(data) / len(zlib.compress(data)) > _REPEATS
 
 
-def _moonshine_folder() -> Path:
+def folder_of(name: str) -> Path:
+    """Where a recogniser's files are. Raises ConfigError where Moonshine is asked for and not installed."""
+    if name != "moonshine":
+        return Path(name)
     if not installed():
         raise ConfigError("speech to text: Moonshine is not installed; pip install 'mmtraits[asr]' (linux x86_64)")
     return located(_MOONSHINE)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +49,14 @@ def chosen(name: str) -> str:
         if not _has_detector():
             raise ConfigError("speech to text: no voice detector is installed; pip install 'mmtraits[asr]'")
     return name
+
+
+def described(choice: str) -> str:
+    """What `chosen` gave, as a job remembers it: the recogniser's name and a digest of its files' sizes."""
+    if choice == NONE:
+        return NONE
+    sizes = sorted((path.name, path.stat().st_size) for path in recognise.folder_of(choice).iterdir())
+    return f"{Path(choice).name} {hashlib.sha256(repr(sizes).encode()).hexdigest()[:8]}"
 
 
 class Listener:

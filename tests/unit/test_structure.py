@@ -83,9 +83,11 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "batches": {"heard", "runtime", "schema"},
     "workers": {"schema", "errors", "media"},
     "inputs": {"data", "errors", "media", "schema"},
-    "journal": {"data", "errors", "schema"},
+    "journal": {"data", "errors", "media", "schema"},
+    "transcripts": {"report"},
     "predict": {
-        "batches", "errors", "heard", "inputs", "journal", "media", "report", "runtime", "schema", "workers",
+        "batches", "errors", "heard", "inputs", "journal", "media", "report", "runtime", "schema", "transcripts",
+        "workers",
     },
     "console": {"predict"},
     "report": {"schema", "evaluation", "side_by_side", "views"},
