@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mmtraits.data import manifest, synthetic
+from mmtraits.schema import REASONS
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(
@@ -57,6 +58,13 @@ def test_the_corpus_shown_is_one(tmp_path: Path) -> None:
     assert found.schema.trait_names == ("openness", "extraversion")
     assert found.labels.tolist() == [[0.61, 0.48], [0.35, 0.71]]
     assert found.splits == ("train", "test")
+
+
+def test_the_table_of_reasons_is_the_list_of_reasons() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"\| reason \|.*?\n\n", text, re.DOTALL)
+    assert table is not None
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table[0], re.MULTILINE)) == REASONS
 
 
 def test_blocks_run_in_order(folder: Path) -> None:
