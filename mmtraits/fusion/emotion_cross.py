@@ -1,7 +1,7 @@
 """Emotion beside traits, after EmoPerso (arXiv 2509.02450): shared streams, an emotion task, trait-emotion attention.
 
 Emotion can be read (`input`), predicted from the other streams (`target`) or left out (`none`): the switch that asks
-whether emotion helps. The task's weight is a learned log-variance (Kendall et al. 2018); that of the traits is fixed.
+whether emotion helps. `objective: uncertainty` learns how much the task counts beside the traits.
 """
 
 from __future__ import annotations
@@ -41,12 +41,11 @@ class Config(BaseModel):
 
 
 class EmotionTask(nn.Module):
-    """Predict the emotion stream's mean token; its own weight exp(-s) under a penalty s."""
+    """Predict the emotion stream's mean token; its mean squared error is the loss."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.predict = nn.Linear(width, width)
-        self.log_variance = nn.Parameter(torch.zeros(()))
 
     def forward(self, vector: Tensor, emotion: Tokens) -> dict[str, Tensor]:
         """Vector (B, D), emotion (B, T, D) -> `emotion` (B, D) and `loss_emotion`, 0 where no row has emotion.
@@ -56,9 +55,8 @@ class EmotionTask(nn.Module):
         predicted = self.predict(vector)
         error = (predicted - masked_mean(emotion).detach()).float().square().mean(1)
         known = present(emotion)
-        mean = torch.where(known, error, torch.zeros_like(error)).sum() / known.sum().clamp_min(1)
-        loss = 0.5 * (torch.exp(-self.log_variance) * mean + self.log_variance)
-        return {"emotion": predicted, "loss_emotion": torch.where(known.any(), loss, torch.zeros_like(loss))}
+        loss = torch.where(known, error, torch.zeros_like(error)).sum() / known.sum().clamp_min(1)
+        return {"emotion": predicted, "loss_emotion": loss}
 
 
 class Exchange(nn.Module):

@@ -1,6 +1,7 @@
 """Objectives: what the training step makes small, what they hold themselves, and how they are chosen."""
 
 import csv
+import math
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from mmtraits import losses, parts, run
+from mmtraits.config import Part
 from mmtraits.data import manifest as manifests
 from mmtraits.data.batch import Batch
 from mmtraits.errors import ConfigError
@@ -53,6 +55,65 @@ def test_supervised_is_the_weighted_loss_in_target_space(corpus) -> None:
     wanted = losses.total(weights, trained(some.features)[0], trained.to_target(some.labels), some.known)
     assert loss.item() == wanted.item()
     assert logged == {}
+
+
+# ------------------------------------------------------------------------------- weighed by uncertainty
+
+UNSURE = Part(use="uncertainty")
+
+
+def test_every_loss_has_a_log_variance_of_its_own(corpus) -> None:
+    """Weight times (exp(-s) · loss + s) / 2 of each loss with a weight, s within its bound."""
+    trained, some = model(corpus).eval(), batch()
+    objective = parts.objective(UNSURE, trained, {"mse": 1.0, "l1": 0.5, "ccc": 0.0})
+    assert set(objective.log_variances) == {"mse", "l1"}
+    said, targets = trained(some.features)[0], trained.to_target(some.labels)
+    mse, l1 = (losses.total({name: 1.0}, said, targets, some.known).item() for name in ("mse", "l1"))
+    with torch.no_grad():
+        objective.log_variances["mse"].fill_(0.7)
+        objective.log_variances["l1"].fill_(-9.0)
+    loss, logged = objective(some, some.features)
+    wanted = (math.exp(-0.7) * mse + 0.7) / 2 + 0.5 * (math.exp(5) * l1 - 5) / 2
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+    assert {name: value.item() for name, value in logged.items()} == pytest.approx(
+        {"weight_mse": math.exp(-0.7), "weight_l1": math.exp(5)}
+    )
+
+
+def test_log_variances_settle_at_the_logs_of_the_losses(corpus) -> None:
+    trained, some = model(corpus).eval(), batch()
+    objective = parts.objective(UNSURE, trained, {"mse": 1.0, "l1": 0.5})
+    optimizer = torch.optim.Adam(objective.log_variances.parameters(), lr=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        objective(some, some.features)[0].backward()
+        optimizer.step()
+    said, targets = trained(some.features)[0], trained.to_target(some.labels)
+    for name, s in objective.log_variances.items():
+        loss = losses.total({name: 1.0}, said, targets, some.known).item()
+        assert s.item() == pytest.approx(math.log(loss), abs=0.01)
+
+
+def test_a_batch_without_labels_moves_no_log_variance(corpus) -> None:
+    trained, some = model(corpus).eval(), batch()
+    objective = parts.objective(UNSURE, trained, {"mse": 1.0})
+    loss, _ = objective(some._replace(known=torch.zeros_like(some.known)), some.features)
+    loss.backward()
+    assert loss.item() == 0 and objective.log_variances["mse"].grad == 0
+
+
+def test_a_loss_with_a_variance_of_its_own_is_refused(corpus) -> None:
+    with pytest.raises(ValueError, match="gaussian_nll has a variance of its own; expected mse"):
+        parts.objective(UNSURE, model(corpus), {"gaussian_nll": 1.0})
+
+
+def test_it_trains_and_logs_what_the_losses_came_to_count(corpus, tmp_path) -> None:
+    found = config(corpus, objective={"use": "uncertainty"}, loss={"mse": 1.0, "l1": 1.0}, trainer__max_epochs=3)
+    folder = fit(found, root=tmp_path)
+    with (folder / "single" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert all(float(row["train_weight_mse"]) > 0 for row in rows)
+    assert len({row["train_weight_l1"] for row in rows}) == 3
 
 
 # ------------------------------------------------------------------------------- one that holds something of its own
