@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from planted import plant
 from tiny_bundle import write_tiny_bundle
 
 from mmtraits import cli, config
-from mmtraits.check import check, check_all
+from mmtraits.check import _MADE_OF, check, check_all
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
+from mmtraits.media import features
 from mmtraits.media.write import write_video
 from mmtraits.schema import Clip, Trait, TraitSchema
 
@@ -381,6 +383,11 @@ def test_what_a_producer_reads_is_counted(words) -> None:
     report = check(words, ["streams.c={use: precomputed, producer: lexicon, size: 24}"])
     assert report.problems == ()
     assert report.facts["streams"][2] == {"stream": "c", "use": "precomputed", "clips": 10, "of": 60}
+
+
+def test_columns_are_known_for_every_producer() -> None:
+    reasons = {import_module(f"mmtraits.media.features.{name}").REASON for name in features.names()}
+    assert reasons <= _MADE_OF.keys()
 
 
 def test_leakage_that_is_allowed_is_a_warning(words) -> None:
