@@ -23,6 +23,7 @@ CASES: dict[int, tuple[str, tuple[str, ...]]] = {
         "flipped bits in the media",
         (
             "e2e/test_faults_containers.py::test_flipped_bits_cost_packets_and_are_counted",
+            "e2e/test_faults_containers.py::test_damage_that_the_decoder_hides_is_told",
             "e2e/test_faults_containers.py::test_the_same_file_gives_the_same_row_again",
         ),
     ),

@@ -306,7 +306,9 @@ def _no_file(path: Path) -> tuple[str, str] | None:
 
 def _open_error(path: Path, error: Exception) -> MediaError:
     if isinstance(error, MemoryError | av.error.MemoryError):
-        return MediaError("out_of_memory", f"{path}: memory ran out while it was opened; free some or skip the file")
+        return MediaError(
+            "out_of_memory", f"{path}: opening it takes more memory than there is; the file may be damaged"
+        )
     try:
         if isinstance(error, av.error.ArgumentError) or _is_script(path):
             found = "a play list, script or unusual format"

@@ -169,13 +169,17 @@ class _Chooser:
 class _Painter:
     """Turns decoded frames into upright RGB images of the asked sizes, with square pixels."""
 
-    def __init__(self, sizes: Sequence[Size], aspect: Any) -> None:
+    def __init__(self, sizes: Sequence[Size], aspect: Any, health: Health) -> None:
         self.sizes = sizes
         self.aspect = aspect
+        self.health = health
         self.fixed: list[tuple[int, int]] = []  # of the first frame: a stream that changes its size keeps the first
         self.scalers = [VideoReformatter() for _ in sizes]
 
     def __call__(self, frame: Any) -> tuple[Image, ...]:
+        if frame.is_corrupt:  # the decoder filled what is damaged with what was shown before
+            self.health.packet_errors += 1
+            self.health.reasons.add("corrupt_packets")
         turns = quarter_turns(frame.rotation)
         if not self.fixed:
             shown = display_size(frame.width, frame.height, self.aspect, 90 * turns)
@@ -205,7 +209,7 @@ def _read_pyav(
     video = _usable(video_stream(container), media, health) if wanted else None
     audio = _usable(audio_stream(container), media, health) if sound_span_s else None
     sound_start_s, sound_end_s = sound_span_s or (0.0, 0.0)
-    chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None), health, info.fps)
+    chooser = _Chooser(wanted, _Painter(sizes, video.sample_aspect_ratio if video else None, health), health, info.fps)
     reader = Reader(media, video, audio, health, chooser.skip)
     sound = _Joined()
     if video is not None:

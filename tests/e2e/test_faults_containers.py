@@ -23,7 +23,9 @@ from tiny_bundle import write_tiny_bundle
 
 from mmtraits import predict
 from mmtraits.errors import MediaError
+from mmtraits.media.load import load
 from mmtraits.media.probe import probe
+from mmtraits.schema import Clip, FrameSpec, Windowing
 
 NO_MEDIA = {
     "empty.mp4": b"",
@@ -102,6 +104,28 @@ def decoded_by_hand(path: Path) -> tuple[int, int]:
             except av.FFmpegError:
                 errors += 1
     return frames, errors
+
+
+def test_damage_that_the_decoder_hides_is_told(tmp_path: Path) -> None:
+    """MPEG-2 fills a damaged part of a picture with the picture before, and refuses no packet."""
+    noise = np.random.default_rng(0).integers(0, 256, (10, 96, 128, 3), np.uint8)
+    whole = bad.recorded(tmp_path / "a.ts", noise, codec="mpeg2video", pix_fmt="yuv420p", fps=25).read_bytes()
+    scene = {"scene": FrameSpec(frames=10, height_px=48, width_px=64, crop="full")}
+    hidden = 0
+    for seed in range(20):
+        data, random = bytearray(whole), np.random.default_rng(seed)
+        for at in random.integers(len(data) // 4, len(data), 3):
+            data[at] ^= int(random.integers(1, 256))
+        (tmp_path / "a.ts").write_bytes(data)
+        with av.open(str(tmp_path / "a.ts")) as container:
+            frames = list(container.decode(video=0))
+        if any(frame.is_corrupt for frame in frames):
+            hidden += 1
+            loaded = load(Clip(id="a", video=tmp_path / "a.ts", end_s=0.4), scene, Windowing())
+            assert loaded.reasons == ("corrupt_packets",)
+            assert loaded.details["packet_errors"] >= 1
+            assert loaded.windows[0].streams["scene"].mask.all()
+    assert hidden >= 3
 
 
 def test_the_same_file_gives_the_same_row_again(rows: dict[str, Row], folder: Path) -> None:
