@@ -78,6 +78,11 @@ class Batches:
         return list(self._running)
 
 
+def group_size(batch: int) -> int:
+    """Neighbouring clips that are committed together: windows of two batches' worth of clips are sorted by size."""
+    return 1 if batch == 1 else 2 * batch
+
+
 def passes_at_once(device: str) -> tuple[int, int]:
     """How many forward passes run side by side, and the threads of each: a core does most with a pass of its own."""
     if device != "cpu":

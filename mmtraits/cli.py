@@ -22,6 +22,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+cache_app = typer.Typer(help="The cache of predict --cache, and of training.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+Folder = Annotated[Path, typer.Argument(help="The folder of predict --cache, or of a config's data.cache.")]
 
 
 class Device(StrEnum):
@@ -122,6 +125,10 @@ def predict_command(
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Score all anew, or go on with the job there.")
     ] = False,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for decoded media, for later runs: it will hold faces and voices.")
+    ] = None,
+    cache_mb: Annotated[int, typer.Option(min=1, help="Largest size of that folder.")] = 20_000,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a clip failed.")] = False,
 ) -> None:
     """Score every clip of a folder or manifest: one row each, with status and reason."""
@@ -132,7 +139,8 @@ def predict_command(
         outcome = predict.run(
             paths or [], out, manifest=manifest, features=features, bundle=model,
             workers=usable_cores() if workers is None else workers, batch=batch, device=device.value,
-            max_duration_s=max_duration, speech_to_text=speech_to_text, follow=follow, fresh=fresh, progress=progress,
+            max_duration_s=max_duration, speech_to_text=speech_to_text, follow=follow, fresh=fresh,
+            cache=cache, cache_mb=cache_mb, progress=progress,
         )  # fmt: skip
     summary(outcome)
     if not outcome.total:
@@ -286,6 +294,51 @@ def check(
     typer.echo("\n\n".join(report.to_text() for report in reports))
     if any(report.problems for report in reports):
         raise typer.Exit(2)
+
+
+@cache_app.command("ls")
+def cache_ls(folder: Folder) -> None:
+    """How much is in it, by kind."""
+    from mmtraits.media.cache_survey import survey, to_text
+
+    typer.echo(to_text(survey(folder)))
+
+
+@cache_app.command("verify")
+def cache_verify(folder: Folder) -> None:
+    """Read everything; exit with 2 where something is damaged, which is made again when it is next needed."""
+    from mmtraits.media.cache_survey import damaged
+
+    found = list(damaged(folder))
+    for path in found:
+        typer.echo(f"{path}: damaged; delete it")
+    raise typer.Exit(2 if found else 0)
+
+
+@cache_app.command("prune")
+def cache_prune(
+    folder: Folder,
+    max_mb: Annotated[float | None, typer.Option(min=0, help="Remove what was used longest ago down to this.")] = None,
+    unused_days: Annotated[float | None, typer.Option(min=0, help="Remove what was not used for so long.")] = None,
+) -> None:
+    """Remove clips and rows of predict, never packs of training."""
+    from mmtraits.media.cache_survey import prune
+
+    removed = prune(folder, max_mb=max_mb, unused_days=unused_days)
+    typer.echo(f"{removed.files} files removed, {removed.size_mb:.1f} MB")
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False) -> None:
+    """What this installation can do, what is missing, and the command that mends it."""
+    import json
+
+    from mmtraits.doctor import examine
+
+    found = examine()
+    typer.echo(json.dumps(found.to_dict(), indent=1) if as_json else found.to_text())
+    if found.broken:
+        raise typer.Exit(1)
 
 
 def _settings(path: Path, overrides: list[str] | None) -> RunConfig:

@@ -10,20 +10,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from mmtraits import __version__, report, transcripts
-from mmtraits.batches import Batches, Waiting, passes_at_once
+from mmtraits.batches import Batches, Waiting, group_size, passes_at_once
 from mmtraits.errors import ConfigError, JobError, MediaError
 from mmtraits.heard import Heard
 from mmtraits.inputs import Inputs, Vectors, wanted
 from mmtraits.journal import Done, Journal, Stamp, paths_of, sealed, stamps_of
+from mmtraits.kept import Kept
 from mmtraits.media import speech
+from mmtraits.media.clip_cache import ClipCache, recipe
 from mmtraits.media.load import Ending
 from mmtraits.media.probe import Limits
 from mmtraits.runtime import Predictor
@@ -32,6 +34,7 @@ from mmtraits.workers import Job, decode
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
 OUTPUTS = ("results.csv", "results.jsonl", "report.html")
+CACHE_MB = 20_000
 _TUNED_FROM = 32  # clips; fewer are done before a larger batch pays
 
 
@@ -68,6 +71,8 @@ def run(
     speech_to_text: str = "none",
     follow: bool = False,
     fresh: bool = False,
+    cache: Path | str | None = None,
+    cache_mb: int = CACHE_MB,
     progress: Progress | None = None,
 ) -> Outcome:
     """Score every media file under `paths`, or every row of `manifest`, and write the results into `out`.
@@ -77,29 +82,50 @@ def run(
     decode in this one. batch: windows per forward pass, None = the best, found once per job. max_duration_s: of a clip;
     of a longer one the beginning is scored (`too_long`). speech_to_text: for clips without a transcript, as
     `media.speech.chosen` takes it; what is heard is left in transcripts/. follow: links that lead out of a folder too.
+    cache: a folder of at most `cache_mb` where decoded media, faces and voices among it, and rows are kept for later.
     Raises ConfigError, BundleError or ManifestError before anything is decoded, and JobError where `out` is full.
     """
     passes, threads = passes_at_once(device)
-    predictor = Predictor(bundle, device=device, threads=threads)
+    predictor = Predictor(bundle, device=device, threads=threads, later=cache is not None)
     inputs = wanted(paths, manifest, features, predictor.specs, follow=follow)
-    limits, speech_to_text = Limits(max_duration_s=max_duration_s), speech.chosen(speech_to_text)
-    folder = _made(Path(out))
+    decoding = Decoding(workers, Limits(max_duration_s=max_duration_s), speech.chosen(speech_to_text))
+    folder = _made(Path(out), "--out")
+    identity = _identity(predictor, device, decoding)
+    if cache is not None:
+        decoding = replace(decoding, cache=_cache(Path(cache), cache_mb, predictor, decoding))
+    kept = Kept(decoding.cache, inputs, {**identity, "threads": str(threads)})
     with Journal(folder, fresh=fresh) as journal, Batches(predictor, passes) as batches:
-        journal.start(_identity(predictor, device, limits, speech_to_text), inputs.clips)
+        journal.start(identity, inputs.clips)
         _sweep(folder)
-        size = _batch_size(journal, batch, batches, len(inputs.clips))
+        size = _batch_size(journal, batch, batches, len(inputs.clips), kept)
         todo = _unfinished(journal, inputs)
         finished = len(inputs.clips) - len(todo)
-        for done in rows(predictor, batches, inputs, todo, size, limits, workers, speech_to_text):
+
+        def take(done: Sequence[Done]) -> None:
+            nonlocal finished
             journal.commit(done)
             finished += len(done)
             if progress:
                 progress(finished, len(inputs.clips))
+
+        for done in rows(predictor, batches, inputs, kept.others(todo, journal.batch, take), size, decoding):
+            take(done)
+            kept.put(done, size())
         _write(folder, journal, inputs, predictor)
         return Outcome(folder=folder, counts=journal.counts())
 
 
 # ---------------------------------------------------------------------------------------------------- clips to rows
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How clips are decoded: plain data."""
+
+    workers: int
+    limits: Limits
+    speech_to_text: str = speech.NONE
+    cache: ClipCache | None = None
 
 
 @dataclass(slots=True)
@@ -114,36 +140,27 @@ class _Open:
     wrong: MediaError | None  # with the vectors given for it
 
 
-def group_size(batch: int) -> int:
-    """Neighbouring clips that are committed together: windows of two batches' worth of clips are sorted by size."""
-    return 1 if batch == 1 else 2 * batch
-
-
 def rows(
     predictor: Predictor,
     batches: Batches,
     inputs: Inputs,
-    todo: Sequence[int],
+    todo: Iterable[int],
     batch: Callable[[], int],
-    limits: Limits,
-    workers: int,
-    speech_to_text: str = speech.NONE,
+    decoding: Decoding,
 ) -> Iterator[list[Done]]:
     """The rows of the clips `todo` (their numbers, ascending, whole groups), group by group, in order."""
-    under_way: dict[int, _Open] = {}
+    under_way: deque[_Open] = deque()
     scoring: deque[tuple[list[_Open], list[Future[None]]]] = deque()
     group: list[_Open] = []
-    for number, item in decode(_jobs(predictor, inputs, todo, limits, speech_to_text, under_way), workers):
-        place, size = todo[number], batch()
-        one = under_way[place]
+    for _, item in decode(_jobs(predictor, inputs, todo, decoding, under_way), decoding.workers):
+        one, size = under_way[0], batch()
         if not isinstance(item, Ending):
             if (at := one.heard.add(item, predictor.text_stream)) is not None:
                 batches.add(Waiting(one.heard, at, item.streams), size)
             continue
         one.heard.end(item)
-        group.append(under_way.pop(place))
-        of_next = todo[number + 1] // group_size(size) if number + 1 < len(todo) else None
-        if of_next != place // group_size(size):
+        group.append(under_way.popleft())
+        if (one.place + 1) % group_size(size) == 0 or one.place + 1 == len(inputs.clips):
             scoring.append((group, batches.flush(size)))
             group = []
         while scoring and all(one_pass.done() for one_pass in scoring[0][1]):
@@ -153,23 +170,20 @@ def rows(
 
 
 def _jobs(
-    predictor: Predictor,
-    inputs: Inputs,
-    todo: Sequence[int],
-    limits: Limits,
-    speech_to_text: str,
-    under_way: dict[int, _Open],
+    predictor: Predictor, inputs: Inputs, todo: Iterable[int], decoding: Decoding, under_way: deque[_Open]
 ) -> Iterator[Job]:
     """What is to be decoded; notes each clip in `under_way` as it is handed out."""
     vectors = Vectors(inputs, predictor.specs)
     for place in todo:
+        predictor.open()  # a graph that cannot be opened is no clip's fault
         clip = inputs.clips[place]
         files = paths_of(clip, inputs.folder)
         given, wrong = vectors.of(clip)
-        under_way[place] = _Open(place, clip, Heard(predictor.streams), files, stamps_of(files), wrong)
+        under_way.append(_Open(place, clip, Heard(predictor.streams), files, stamps_of(files), wrong))
         yield Job(
-            clip, predictor.specs, predictor.windowing, predictor.root, given, limits, speech_to_text=speech_to_text
-        )
+            clip, predictor.specs, predictor.windowing, predictor.root, given, decoding.limits,
+            speech_to_text=decoding.speech_to_text, cache=decoding.cache,
+        )  # fmt: skip
 
 
 def _finished(predictor: Predictor, group: Sequence[_Open], passes: Sequence[Future[None]]) -> list[Done]:
@@ -192,29 +206,39 @@ def _finished(predictor: Predictor, group: Sequence[_Open], passes: Sequence[Fut
 # ---------------------------------------------------------------------------------------------------- the job
 
 
-def _identity(predictor: Predictor, device: str, limits: Limits, speech_to_text: str) -> dict[str, str]:
+def _identity(predictor: Predictor, device: str, decoding: Decoding) -> dict[str, str]:
     """What must be the same when a job goes on."""
     bundle = hashlib.sha256(json.dumps(predictor.info, sort_keys=True).encode()).hexdigest()
-    longest = "any" if limits.max_duration_s is None else f"{limits.max_duration_s:g} s"
+    longest_s = decoding.limits.max_duration_s
     return {
-        "bundle": bundle[:16], "mmtraits": __version__, "device": device, "max_duration": longest,
-        "speech_to_text": speech.described(speech_to_text),
+        "bundle": bundle[:16], "mmtraits": __version__, "device": device,
+        "max_duration": "any" if longest_s is None else f"{longest_s:g} s",
+        "speech_to_text": speech.described(decoding.speech_to_text),
     }  # fmt: skip
 
 
-def _batch_size(journal: Journal, asked: int | None, batches: Batches, clips: int) -> Callable[[], int]:
+def _cache(folder: Path, size_mb: int, predictor: Predictor, decoding: Decoding) -> ClipCache:
+    found = recipe(
+        predictor.specs, predictor.windowing, predictor.root, speech_to_text=decoding.speech_to_text,
+        limits=decoding.limits,
+    )  # fmt: skip
+    return ClipCache(_made(folder, "--cache"), found, size_mb * 10**6, writers=decoding.workers + 1)
+
+
+def _batch_size(journal: Journal, asked: int | None, batches: Batches, clips: int, kept: Kept) -> Callable[[], int]:
     """The job's batch size: that of its start, else what is asked for, else the best, once that is found."""
     known = journal.batch
     if known is not None and asked not in (None, known):
         raise ConfigError(f"{journal.path}: begun with --batch {known}, not {asked}; --fresh scores everything anew")
-    if known is None and (asked or clips < _TUNED_FROM):
-        journal.batch = asked or 1
+    if known is None and (chosen := asked or (1 if clips < _TUNED_FROM else kept.tuned())):
+        journal.batch = chosen
     found = None if journal.batch else batches.tuned()
 
     @cache
     def size() -> int:
         if found is not None:
             journal.batch = found.result()
+            kept.tune(found.result())
         return journal.batch or 1
 
     return size
@@ -233,11 +257,11 @@ def _unfinished(journal: Journal, inputs: Inputs) -> list[int]:
     return todo
 
 
-def _made(folder: Path) -> Path:
+def _made(folder: Path, option: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {folder}: {error.strerror}; expected a folder that can be written") from None
+        raise ConfigError(f"{option} {folder}: {error.strerror}; expected a folder that can be written") from None
     return folder
 
 

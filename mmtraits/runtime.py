@@ -56,7 +56,7 @@ class Predictor:
         self._opened: onnxruntime.InferenceSession | None = None
         self._lock = Lock()
         if not later:
-            self._session()
+            self.open()
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class Predictor:
         feeds: dict[str, NDArray[Any]] = {}
         for stream, (data, mask) in self._inputs.items():
             feeds[data], feeds[mask] = stack([raw[stream] for raw in raws], min_steps=self._fixed_steps[stream])
-        scores, *more = self._session().run(self._outputs, feeds)
+        scores, *more = self.open().run(self._outputs, feeds)
         return scores, more[0] if more else np.full((len(raws), len(self.streams)), np.nan, np.float32)
 
     def predict(self, clips: Iterable[Clip | Path | str | Decoded], batch: int = 8) -> TraitScores:
@@ -134,7 +134,8 @@ class Predictor:
             unlike=tuple(None if s == "failed" else names for s, names in zip(status, unlike, strict=True)),
         )  # fmt: skip
 
-    def _session(self) -> onnxruntime.InferenceSession:
+    def open(self) -> onnxruntime.InferenceSession:
+        """Open the graph, unless it is; raises BundleError where onnxruntime refuses it."""
         with self._lock:
             if self._opened is None:
                 self._opened = self._open()

@@ -126,3 +126,23 @@ def test_shown_scores():
     assert console.shown_score(row, "x") == "0.50\n0.25–0.75"
     assert console.shown_score(row, "y") == "-"
     assert console.shown_score(row | {"x_lower": None}, "x") == "0.50"
+
+
+def test_the_cache_is_filled_listed_checked_and_emptied(monkeypatch, capsys, bundle, words, tmp_path):
+    cache = tmp_path / "cache"
+    for out in ("cold", "warm"):
+        given = ("--manifest", words, "--model", bundle, "--out", tmp_path / out, "--workers", 0, "--cache", cache)
+        assert run(monkeypatch, capsys, "predict", *given)[0] == 0
+    assert (tmp_path / "cold" / "results.csv").read_bytes() == (tmp_path / "warm" / "results.csv").read_bytes()
+    code, out, _ = run(monkeypatch, capsys, "cache", "ls", cache)
+    assert code == 0
+    assert {tuple(line.split()[:3]) for line in out.splitlines()[1:]} == {("clips", "3", "3"), ("rows", "3", "3")}
+    assert run(monkeypatch, capsys, "cache", "verify", cache)[:2] == (0, "")
+    damaged = next(cache.glob("rows/*/*"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert run(monkeypatch, capsys, "cache", "verify", cache)[:2] == (2, f"{damaged}: damaged; delete it\n")
+    code, out, _ = run(monkeypatch, capsys, "cache", "prune", cache, "--max-mb", 0)
+    assert code == 0 and out.startswith("6 files removed, 0.0 MB")
+    assert run(monkeypatch, capsys, "cache", "ls", cache)[1] == "nothing\n"
+    code, _, err = run(monkeypatch, capsys, "cache", "ls", tmp_path / "absent")
+    assert code == 2 and "no such folder" in err

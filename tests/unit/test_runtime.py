@@ -156,7 +156,7 @@ def test_a_graph_opened_later_is_opened_once_by_the_first_pass(bundle, predictor
     assert (later.name, later.specs, later.windowing) == (predictor.name, predictor.specs, predictor.windowing)
     assert later._opened is None
     sessions: list[int] = []
-    threads = [threading.Thread(target=lambda: sessions.append(id(later._session()))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: sessions.append(id(later.open()))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -86,12 +86,14 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "journal": {"data", "errors", "media", "schema"},
     "transcripts": {"report"},
     "predict": {
-        "batches", "errors", "heard", "inputs", "journal", "media", "report", "runtime", "schema", "transcripts",
-        "workers",
+        "batches", "errors", "heard", "inputs", "journal", "kept", "media", "report", "runtime", "schema",
+        "transcripts", "workers",
     },
+    "kept": {"batches", "inputs", "journal", "media", "runtime", "schema"},
     "console": {"predict"},
     "report": {"schema", "evaluation", "side_by_side", "views"},
     "card": {"errors", "schema", "report", "evaluation", "views"},
+    "doctor": {"errors", "packages", "bundle", "runtime"},
     "systems": {"baselines", "bootstrap", "data", "evaluation", "scored", "scored_run", "units"},
     "evaluate": {
         "bundle", "card", "coverage", "data", "errors", "evaluation", "fairness", "findings", "group_findings",
@@ -112,7 +114,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 
 HOMES: dict[str, set[str]] = {
     "lightning": {"train", "trainer", "data/datamodule"},
-    "av": {"media"},
+    "av": {"media", "doctor"},
     "decord": {"media"},
     "cv2": {"media", "data/synthetic"},
     "timm": {"encoders"},
@@ -121,7 +123,7 @@ HOMES: dict[str, set[str]] = {
     "transformers": {"encoders", "llm_text", "llm_answers"},
     "onnx": {"export", "graph"},
     "onnxscript": {"export"},
-    "onnxruntime": {"runtime", "media/faces", "media/recognise", "export"},
+    "onnxruntime": {"doctor", "runtime", "media/faces", "media/recognise", "export"},
     "pandas": set(),
     "scipy": {"baselines", "metrics", "bootstrap", "fairness"},
     "sklearn": {"baselines", "metrics"},
@@ -129,7 +131,7 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"media/cache", "train", "run", "export", "weights", "encoders"},
     "librosa": set(),
     "requests": set(),
-    "pickle": {"data/pickles", "weights"},  # the latter for the name of an error
+    "pickle": {"data/pickles", "weights", "workers"},  # strangers' by an allow-list; an error's name; our own processes
     "tarfile": set(),
     "zipfile": {"data/features", "media"},
     "ssl": set(),
@@ -137,10 +139,10 @@ HOMES: dict[str, set[str]] = {
 }
 
 TORCH_FREE = (
-    "errors", "schema", "config", "media", "media.load", "media.cache", "media.write", "data.manifest", "data.splits",
-    "data.synthetic", "data.leakage", "data.prepare", "data.imports", "calibrate", "metrics", "bootstrap", "fairness",
-    "group_findings", "evaluation", "yaml_file", "onnx_file", "bundle", "runtime", "workers", "inputs", "journal",
-    "batches", "predict", "report", "plots", "views", "card", "check", "cli",
+    "errors", "schema", "config", "media", "media.load", "media.cache", "media.clip_cache", "media.cache_survey",
+    "media.write", "data.manifest", "data.splits", "data.synthetic", "data.leakage", "data.prepare", "data.imports",
+    "calibrate", "metrics", "bootstrap", "fairness", "group_findings", "evaluation", "yaml_file", "onnx_file", "bundle",
+    "runtime", "workers", "inputs", "journal", "batches", "predict", "report", "plots", "views", "card", "check", "doctor", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400
