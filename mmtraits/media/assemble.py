@@ -72,7 +72,7 @@ class Assembler:
         self.track = Track(spans[0][0], spans[-1][1])
         self.wants_sound = bool(self._wave_specs)
         self._next_wave = self._next_window = 0
-        self.frames_searched = self.faces_found = 0
+        self.frames_searched = self.faces_found = self.most_faces = 0
         self._missing = {(n, name): 0 for n in range(len(spans)) for name in self._frame_specs}
         names = list(self._frame_specs)
         for window, number in zip(self._slots.window.tolist(), self._slots.stream.tolist(), strict=True):
@@ -137,11 +137,12 @@ class Assembler:
         if not given:
             return faces
         seen = track(_finder(), [image for _, image in given], [times_s[place] for place, _ in given])
-        for (place, image), landmarks in zip(given, seen, strict=True):
+        for (place, image), landmarks in zip(given, seen.landmarks, strict=True):
             if landmarks is not None:
                 faces[place] = align(image, landmarks, side_px)
         self.frames_searched += len(given)
         self.faces_found += sum(face is not None for face in faces)
+        self.most_faces = max(self.most_faces, seen.faces)
         return faces
 
     def _cut_waves(self) -> None:

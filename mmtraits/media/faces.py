@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -137,10 +138,17 @@ class FaceFinder:
 # ---------------------------------------------------------------------------------------------------- over time
 
 
+class Tracked(NamedTuple):
+    """Per frame the scored person's landmarks (5, 2) px or None, and the most faces detected in one frame."""
+
+    landmarks: list[Floats | None]
+    faces: int
+
+
 def track(
     finder: FaceFinder, frames: Sequence[Image], times_s: Sequence[float] | None = None, *, detections: int = 8
-) -> list[Floats | None]:
-    """Landmarks (5, 2) px of the scored person in each of the frames of one window, None where the face is not seen.
+) -> Tracked:
+    """Find the scored person in each of the frames of one window.
 
     frames: uint8 (H, W, 3) of one size, at `times_s` (evenly spaced where not given). The whole cascade runs on at most
     `detections` of them, spread evenly; detections that are near each other from one to the next are one person, and
@@ -149,8 +157,10 @@ def track(
     """
     times = np.arange(len(frames), dtype=np.float64) if times_s is None else np.asarray(times_s, dtype=np.float64)
     looked = np.unique(np.linspace(0, len(frames) - 1, min(detections, len(frames))).round().astype(int))
-    person = _scored_person([finder.detect(frames[i]) for i in looked])
-    return [_seen(finder, frames[i], i, times, looked, person) for i in range(len(frames))]
+    detected = [finder.detect(frames[i]) for i in looked]
+    person = _scored_person(detected)
+    landmarks = [_seen(finder, frames[i], i, times, looked, person) for i in range(len(frames))]
+    return Tracked(landmarks, max(map(len, detected), default=0))
 
 
 def _scored_person(detected: Sequence[Sequence[Face]]) -> list[Face | None]:

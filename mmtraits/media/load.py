@@ -320,6 +320,7 @@ def _tell(report: _Report, media: Media | None, assembler: Assembler, health: He
     details["decoded_fraction"] = round(health.decoded_fraction, 4)
     if assembler.frames_searched:
         details["face_coverage"] = round(assembler.faces_found / assembler.frames_searched, 4)
+        details["n_faces"] = assembler.most_faces
     if assembler.track.samples:
         details["loudness_dbfs"] = round(max(assembler.track.loudness_dbfs, -200.0), 2)  # -inf is no JSON
 

@@ -106,7 +106,7 @@ def test_black_pictures_show_nobody_and_never_the_face_before(rows: dict[str, Ro
     assert rows["face.mp4"]["face_present"]
     row = rows["face_then_black.mp4"]
     assert (row["status"], row["reason"]) == ("failed", "no_face;no_sound;no_transcript")
-    assert row["details"]["face_coverage"] == 0.0
+    assert (row["details"]["face_coverage"], row["details"]["n_faces"]) == (0.0, 0)
 
 
 def test_pictures_without_a_face_leave_the_sound(rows: dict[str, Row]) -> None:
@@ -132,8 +132,10 @@ def test_of_several_people_the_largest_is_scored(tmp_path: Path) -> None:
     crops = []
     for name, pair in {"left": (tall, small), "right": (small, tall), "alone": (tall,)}.items():
         path = bad.talking(tmp_path / f"{name}.mp4", [np.concatenate(pair, axis=1)] * 8, options={"crf": "4"})
-        raw = load(Clip(id="a", video=path), specs, Windowing()).windows[0].streams["face"]
+        loaded = load(Clip(id="a", video=path), specs, Windowing())
+        raw = loaded.windows[0].streams["face"]
         assert raw.mask.all()
+        assert loaded.details["n_faces"] == (1 if name == "alone" else 2)
         crops.append(raw.data.astype(int))
     assert np.abs(crops[0] - crops[1]).mean() < 6
     assert np.abs(crops[0] - crops[2]).mean() < 6

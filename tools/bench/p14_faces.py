@@ -36,7 +36,7 @@ def measure(folder: Path, rounds: int) -> list[Found]:
 
 def _faces(finder: FaceFinder, frames: list[Image]) -> None:
     times = frame_times(0.0, make_clips.SECONDS, len(frames))
-    seen = track(finder, frames, times.tolist())
+    seen = track(finder, frames, times.tolist()).landmarks
     crops = [align(frame, points) for frame, points in zip(frames, seen, strict=True) if points is not None]
     if len(crops) < 0.9 * len(frames):
         raise RuntimeError(f"{len(crops)} faces in {len(frames)} frames; expected one in nearly all")

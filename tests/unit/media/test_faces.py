@@ -157,7 +157,7 @@ def test_align_beyond_the_frame_repeats_its_border():
 
 def test_track_follows_between_detections(finder, puppet):
     poses = moving(16)
-    found = track(finder, [puppet.draw(pose) for pose in poses], detections=4)
+    found = track(finder, [puppet.draw(pose) for pose in poses], detections=4).landmarks
     for pose, landmarks in zip(poses, found, strict=True):
         assert landmarks is not None
         np.testing.assert_allclose(landmarks[:2], eyes_of(pose), atol=0.12 * pose.eyes_px)
@@ -168,14 +168,14 @@ def test_track_runs_the_detector_on_few_frames(puppet, monkeypatch):
     detect = FaceFinder.detect
     monkeypatch.setattr(FaceFinder, "detect", lambda self, rgb: seen.append(rgb) or detect(self, rgb))
     frames = [puppet.draw(pose) for pose in moving(20)]
-    assert len(track(finder, frames)) == 20
+    assert len(track(finder, frames).landmarks) == 20
     assert len(seen) == 8
     assert seen[0] is frames[0] and seen[-1] is frames[-1]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
 def test_track_of_few_frames(finder, puppet, count):
-    found = track(finder, [puppet.draw(POSE)] * count)
+    found = track(finder, [puppet.draw(POSE)] * count).landmarks
     assert len(found) == count
     assert all(landmarks is not None for landmarks in found)
 
@@ -183,9 +183,9 @@ def test_track_of_few_frames(finder, puppet, count):
 def test_frames_without_the_face_are_none(finder, puppet):
     gone = replace(POSE, x_px=-1e4)
     frames = [puppet.draw(POSE if 8 <= k < 16 else gone) for k in range(24)]
-    found = [landmarks is not None for landmarks in track(finder, frames)]
+    found = [landmarks is not None for landmarks in track(finder, frames).landmarks]
     assert found == [8 <= k < 16 for k in range(24)]
-    assert track(finder, frames[:8]) == [None] * 8
+    assert track(finder, frames[:8]).landmarks == [None] * 8
 
 
 def test_interpolation_goes_by_time(puppet):
@@ -193,7 +193,7 @@ def test_interpolation_goes_by_time(puppet):
     finder = FaceFinder()
     frames = [puppet.draw(replace(POSE, x_px=120.0)), puppet.draw(POSE), puppet.draw(replace(POSE, x_px=200.0))]
     finder.follow = lambda rgb, box: None
-    first, between, last = track(finder, frames, [0.0, 1.0, 4.0], detections=2)
+    first, between, last = track(finder, frames, [0.0, 1.0, 4.0], detections=2).landmarks
     np.testing.assert_allclose(between, 0.75 * first + 0.25 * last)
 
 
@@ -201,9 +201,9 @@ def test_the_larger_and_longer_face_is_scored(finder):
     left, right = (Puppet(Look.random(np.random.default_rng(seed))) for seed in (1, 4))
     large, small = replace(POSE, eyes_px=42.0), replace(POSE, eyes_px=30.0)
     both = [np.concatenate([left.draw(small), right.draw(large)], axis=1) for _ in range(6)]
-    assert all(landmarks[:, 0].mean() > 320 for landmarks in track(finder, both))
+    assert all(landmarks[:, 0].mean() > 320 for landmarks in track(finder, both).landmarks)
     left_only = [np.concatenate([left.draw(small), right.draw(replace(POSE, x_px=-1e4))], axis=1) for _ in range(18)]
-    found = track(finder, both[:2] + left_only, detections=20)
+    found = track(finder, both[:2] + left_only, detections=20).landmarks
     assert all(landmarks[:, 0].mean() < 320 for landmarks in found)
 
 
@@ -243,6 +243,6 @@ def test_real_clips(finder, real_data, pattern):
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         frames = [frames[k] for k in np.linspace(0, len(frames) - 1, 16).round().astype(int)]
-        found = [landmarks for landmarks in track(finder, frames) if landmarks is not None]
+        found = [landmarks for landmarks in track(finder, frames).landmarks if landmarks is not None]
         assert least <= len(found) <= most, f"{path.name}: {len(found)}"
         assert all(residual(landmarks) <= 0.045 for landmarks in found)
