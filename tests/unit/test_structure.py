@@ -142,7 +142,8 @@ TORCH_FREE = (
     "errors", "schema", "config", "media", "media.load", "media.cache", "media.clip_cache", "media.cache_survey",
     "media.write", "data.manifest", "data.splits", "data.synthetic", "data.leakage", "data.prepare", "data.imports",
     "calibrate", "metrics", "bootstrap", "fairness", "group_findings", "evaluation", "yaml_file", "onnx_file", "bundle",
-    "runtime", "workers", "inputs", "journal", "batches", "predict", "report", "plots", "views", "card", "check", "doctor", "cli",
+    "runtime", "workers", "inputs", "journal", "batches", "predict", "report", "plots", "views", "card", "check",
+    "doctor", "cli",
 )  # fmt: skip
 
 MAX_FILE_LINES = 400
