@@ -25,6 +25,7 @@ Recogniser = Callable[[Wave], str]  # mono samples at SAMPLE_RATE, up to half a 
 
 _MOONSHINE = "package:moonshine_voice/assets/tiny-en"  # MIT
 _MOONSHINE_FILES = ("encoder_model.ort", "decoder_model_merged.ort", "tokenizer.bin")
+_WHISPER_FILES = ("model.bin", "config.json", "tokenizer.json")
 _START, _END = 1, 2  # token ids
 _SPACE = "▁".encode()
 _IDS_PER_S, _IDS_MORE = 6.5, 8  # Jeffries et al. 2024 (arXiv 2410.15608): a decoder that goes on longer invents
@@ -50,9 +51,10 @@ def opened(name: str) -> Recogniser:
     folder = folder_of(name)
     if all((folder / file).is_file() for file in _MOONSHINE_FILES):
         return Moonshine(folder)
-    if (folder / "model.bin").is_file():
+    if all((folder / file).is_file() for file in _WHISPER_FILES):  # without its tokenizer it would be fetched
         return _whisper(folder)
-    expected = f"moonshine, or a folder that holds {', '.join(_MOONSHINE_FILES)} or a faster-whisper model (model.bin)"
+    kinds = f"Moonshine's {', '.join(_MOONSHINE_FILES)} or faster-whisper's {', '.join(_WHISPER_FILES)}"
+    expected = f"moonshine, or a folder that holds {kinds}"
     raise ConfigError(f"speech to text: {name}: no such model; expected {expected}")
 
 
