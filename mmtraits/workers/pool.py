@@ -162,6 +162,7 @@ class Pool:
         elif kind == "window":
             window = receive_window(worker.connection, facts)
             worker.spend()
+            worker.limit_s = max(worker.limit_s, 4 * window.end_s)  # from a cache: nobody has told a duration
             self._deliver(worker, window)
         elif kind == "ending":
             ending = receive_ending(facts)

@@ -23,7 +23,7 @@ import pytest
 from mmtraits.errors import ConfigError, MMTraitsError
 from mmtraits.media.load import Ending, Window
 from mmtraits.schema import Clip, FrameSpec, InputSpec, TextSpec, VectorSpec, WaveSpec, Windowing
-from mmtraits.workers import Job, decode
+from mmtraits.workers import Job, decode, process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are watched through /proc")
 
@@ -287,8 +287,8 @@ def test_a_worker_that_talks_nonsense_is_replaced(media: Path, message: bytes) -
     assert reasons(list(decode([job(bad), job(media / "1.mp4")], 1))) == {0: ("decoder_crash",), 1: ()}
 
 
-@pytest.mark.slow
-def test_a_worker_that_stops_in_the_middle_of_a_word_is_replaced(media: Path) -> None:
+def test_a_worker_that_stops_in_the_middle_of_a_word_is_replaced(media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_WORD_S", 1)
     bad = Fault("import os, sys, time; os.write(int(sys.argv[2]), b'\\0\\0\\0\\4{'); time.sleep(600)")
     assert reasons(list(decode([job(bad), job(media / "1.mp4")], 1))) == {0: ("decoder_crash",), 1: ()}
 
