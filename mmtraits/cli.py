@@ -34,6 +34,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Engine(StrEnum):
+    """What scores."""
+
+    local = "local"
+    ray = "ray"
+
+
 class Split(StrEnum):
     """Rows of a manifest."""
 
@@ -129,6 +136,9 @@ def predict_command(
         Path | None, typer.Option(help="Folder for decoded media, for later runs: it will hold faces and voices.")
     ] = None,
     cache_mb: Annotated[int, typer.Option(min=1, help="Largest size of that folder.")] = 20_000,
+    engine: Annotated[Engine, typer.Option(help="ray: a Ray cluster, RAY_ADDRESS or this machine's cores.")] = (
+        Engine.local
+    ),
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 if a clip failed.")] = False,
 ) -> None:
     """Score every clip of a folder or manifest: one row each, with status and reason."""
@@ -140,7 +150,7 @@ def predict_command(
             paths or [], out, manifest=manifest, features=features, bundle=model,
             workers=usable_cores() if workers is None else workers, batch=batch, device=device.value,
             max_duration_s=max_duration, speech_to_text=speech_to_text, follow=follow, fresh=fresh,
-            cache=cache, cache_mb=cache_mb, progress=progress,
+            cache=cache, cache_mb=cache_mb, engine=engine.value, progress=progress,
         )  # fmt: skip
     summary(outcome)
     if not outcome.total:

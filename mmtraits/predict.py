@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,13 +29,14 @@ from mmtraits.media import speech
 from mmtraits.media.clip_cache import ClipCache, recipe
 from mmtraits.media.load import Ending
 from mmtraits.media.probe import Limits
-from mmtraits.runtime import Predictor
+from mmtraits.runtime import Predictor, usable_cores
 from mmtraits.schema import Clip
 from mmtraits.workers import Job, decode
 
 Progress = Callable[[int, int], None]  # clips done, clips in all
 OUTPUTS = ("results.csv", "results.jsonl", "report.html")
 CACHE_MB = 20_000
+_GROUPS_AT_ONCE = 8  # that an actor of a cluster takes
 _TUNED_FROM = 32  # clips; fewer are done before a larger batch pays
 
 
@@ -73,6 +75,7 @@ def run(
     fresh: bool = False,
     cache: Path | str | None = None,
     cache_mb: int = CACHE_MB,
+    engine: Literal["local", "ray"] = "local",
     progress: Progress | None = None,
 ) -> Outcome:
     """Score every media file under `paths`, or every row of `manifest`, and write the results into `out`.
@@ -83,6 +86,7 @@ def run(
     of a longer one the beginning is scored (`too_long`). speech_to_text: for clips without a transcript, as
     `media.speech.chosen` takes it; what is heard is left in transcripts/. follow: links that lead out of a folder too.
     cache: a folder of at most `cache_mb` where decoded media, faces and voices among it, and rows are kept for later.
+    engine: `ray` scores on a Ray cluster, with the same rows (`ray_engine`).
     Raises ConfigError, BundleError or ManifestError before anything is decoded, and JobError where `out` is full.
     """
     passes, threads = passes_at_once(device)
@@ -108,7 +112,9 @@ def run(
             if progress:
                 progress(finished, len(inputs.clips))
 
-        for done in rows(predictor, batches, inputs, kept.others(todo, journal.batch, take), size, decoding):
+        left = kept.others(todo, journal.batch, take)
+        score = rows if engine == "local" else partial(_on_ray, device)
+        for done in score(predictor, batches, inputs, left, size, decoding):
             take(done)
             kept.put(done, size())
         _write(folder, journal, inputs, predictor)
@@ -203,6 +209,60 @@ def _finished(predictor: Predictor, group: Sequence[_Open], passes: Sequence[Fut
     ]
 
 
+# ---------------------------------------------------------------------------------------------------- on a cluster
+
+
+class Scorer:
+    """Scores stretches of neighbouring clips, whole groups each: what an engine runs in processes elsewhere."""
+
+    def __init__(
+        self, working: Path, bundle: Path, device: Literal["cpu", "cuda"], batch: int, folder: Path, decoding: Decoding
+    ) -> None:
+        os.chdir(working)  # paths may be relative
+        self._predictor = Predictor(bundle, device=device, threads=passes_at_once(device)[1])
+        self._batch, self._folder, self._decoding = batch, folder, decoding
+
+    def __call__(self, stretch: tuple[int, Sequence[Clip]]) -> list[list[Done]]:
+        """(number of the first clip, clips) -> their rows, group by group."""
+        first, clips = stretch
+        inputs = Inputs(clips=clips, folder=self._folder)
+        with Batches(self._predictor, 1) as batches:
+            found = rows(self._predictor, batches, inputs, range(len(clips)), lambda: self._batch, self._decoding)
+            return [[replace(one, place=first + one.place) for one in group] for group in found]
+
+
+def _on_ray(
+    device: str,
+    predictor: Predictor,
+    _: Batches,
+    inputs: Inputs,
+    todo: Iterable[int],
+    batch: Callable[[], int],
+    decoding: Decoding,
+) -> Iterator[list[Done]]:
+    """As `rows`, in any order: each actor decodes in a process of its own, which may break."""
+    from mmtraits import ray_engine
+
+    one_each = replace(decoding, workers=min(decoding.workers, 1))
+    given = (Path.cwd(), predictor.root, device, batch(), inputs.folder, one_each)
+    stretches = list(_stretches(inputs, list(todo), group_size(batch())))
+    for groups in ray_engine.spread(Scorer, given, stretches, cores=usable_cores(), gpus=int(device == "cuda")):
+        yield from groups
+
+
+def _stretches(inputs: Inputs, todo: Sequence[int], group: int) -> Iterator[tuple[int, list[Clip]]]:
+    """Neighbouring clips, some groups at a time: enough that a start counts little, few enough to be shared out."""
+    size = group * min(max(1, len(todo) // group // (4 * usable_cores())), _GROUPS_AT_ONCE)
+    stretch: list[int] = []
+    for place in todo:
+        if stretch and (place != stretch[-1] + 1 or len(stretch) == size):
+            yield stretch[0], [inputs.clips[n] for n in stretch]
+            stretch = []
+        stretch.append(place)
+    if stretch:
+        yield stretch[0], [inputs.clips[n] for n in stretch]
+
+
 # ---------------------------------------------------------------------------------------------------- the job
 
 
@@ -268,8 +328,8 @@ def _made(folder: Path, option: str) -> Path:
 def _sweep(folder: Path) -> None:
     """Remove what a killed process left of its last step."""
     for name in OUTPUTS:
-        for partial in folder.glob(f".{name}.*"):
-            partial.unlink(missing_ok=True)
+        for half in folder.glob(f".{name}.*"):
+            half.unlink(missing_ok=True)
 
 
 def _write(folder: Path, journal: Journal, inputs: Inputs, predictor: Predictor) -> None:

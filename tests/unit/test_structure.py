@@ -86,9 +86,10 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "journal": {"data", "errors", "media", "schema"},
     "transcripts": {"report"},
     "predict": {
-        "batches", "errors", "heard", "inputs", "journal", "kept", "media", "report", "runtime", "schema",
+        "batches", "errors", "heard", "inputs", "journal", "kept", "media", "ray_engine", "report", "runtime", "schema",
         "transcripts", "workers",
     },
+    "ray_engine": {"errors"},
     "kept": {"batches", "inputs", "journal", "media", "runtime", "schema"},
     "console": {"predict"},
     "report": {"schema", "evaluation", "side_by_side", "views"},
@@ -131,7 +132,9 @@ HOMES: dict[str, set[str]] = {
     "safetensors": {"media/cache", "train", "run", "export", "weights", "encoders"},
     "librosa": set(),
     "requests": set(),
-    "pickle": {"data/pickles", "weights", "workers"},  # strangers' by an allow-list; an error's name; our own processes
+    # strangers' by an allow-list; an error's name; our own processes
+    "pickle": {"data/pickles", "weights", "workers", "ray_engine"},
+    "ray": {"ray_engine"},
     "tarfile": set(),
     "zipfile": {"data/features", "media"},
     "ssl": set(),
