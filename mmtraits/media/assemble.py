@@ -158,7 +158,8 @@ class Assembler:
         if self._own_turns is None:
             own = self.track.cut(start_s, min(end_s, start_s + most_s))
         else:
-            turns = np.clip(self._own_turns, start_s, end_s).tolist()
+            here = self._own_turns[(self._own_turns[:, 0] < end_s) & (self._own_turns[:, 1] > start_s)]
+            turns = np.clip(here, start_s, end_s).tolist()
             own = np.concatenate([np.zeros(0, np.float32), *(self.track.cut(*turn) for turn in turns)])
             own = own[: round(min(most_s, end_s - start_s) * self.track.rate)]
         if loudness_dbfs(float(np.dot(own, own)), len(own)) < QUIET_DBFS:

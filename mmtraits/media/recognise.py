@@ -5,7 +5,6 @@ Only files on this machine are read; nothing is fetched. A package that holds a 
 
 from __future__ import annotations
 
-import os
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -142,7 +141,6 @@ def folder_of(name: str) -> Path:
 
 def _whisper(folder: Path) -> Recogniser:
     """A model in CTranslate2's layout, by faster-whisper on one core; the language is its own guess."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before the import: the model is here, nothing may be looked up
     try:
         from faster_whisper import WhisperModel
     except ImportError as error:
