@@ -160,4 +160,4 @@ class TestFiles:
     def test_a_pipe_is_not_waited_for(self, tmp_path):
         os.mkfifo(tmp_path / "a.wav")
         paths = paths_of(Clip(id="a", audio=tmp_path / "a.wav"))
-        assert sealed(paths, stamps_of(paths)) == [None, None, None]
+        assert set(sealed(paths, stamps_of(paths))) == {None}
