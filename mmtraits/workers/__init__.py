@@ -28,10 +28,10 @@ def decode(
     or producer is not there, and MMTraitsError where no process can be started. `jobs` are taken as they are needed.
 
     workers: processes that decode, 0 = this one, without limits of memory and time. ahead: windows decoded and not yet
-    taken, at most (None: four per worker). memory_mb: that a worker may ask for beyond what it has at its start; more
-    is `out_of_memory`. A worker that dies is replaced: its clip is tried once more, then `decoder_crash`; where it was
-    killed from outside five times more, then `out_of_memory`. A clip that takes a worker longer than `patience_s` and
-    four times its own length is given up as `timeout`.
+    taken, at most (None: four per worker). memory_mb: that a worker may ask for beyond what it has at its start and
+    what a recogniser of speech needs; more is `out_of_memory`. A worker that dies is replaced: its clip is tried once
+    more, then `decoder_crash`; where it was killed from outside five times more, then `out_of_memory`. A clip that
+    takes a worker longer than `patience_s` and four times its own length is given up as `timeout`.
     """
     if workers == 0 or os.name != "posix":
         for number, job in enumerate(jobs):

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from mmtraits.media.assemble import Window
 from mmtraits.media.clip_cache import ClipCache
 from mmtraits.media.load import Ending, stream
 from mmtraits.media.probe import LIMITS, Limits
+from mmtraits.media.recognise import folder_of
 from mmtraits.media.speech import NONE
 from mmtraits.media.video import Backend
 from mmtraits.schema import Clip, InputSpec, Raw, Windowing
@@ -71,6 +72,14 @@ def decode_one(job: Job, tell_duration: Callable[[float], None] | None = None) -
     except Exception as error:  # the edge where a clip's fault must not become the job's
         log.debug("%s: not decoded", job.clip.id, exc_info=True)
         yield failure("decoder_crash", error)
+
+
+@cache
+def model_bytes(speech_to_text: str) -> int:
+    """Memory that a recogniser of speech may take: three times its files."""
+    if speech_to_text == NONE:
+        return 0
+    return 3 * sum(path.stat().st_size for path in folder_of(speech_to_text).rglob("*") if path.is_file())
 
 
 def with_features(job: Job, items: Iterable[Window | Ending]) -> Iterator[Window | Ending]:

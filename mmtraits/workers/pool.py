@@ -113,8 +113,8 @@ class Pool:
         with self._changed:
             busy = sum(worker.task is not None for worker in self._workers)
             wanted = min(self.size, busy + len(self._waiting))
-        while len(self._workers) < wanted:
-            self._workers.append(Worker.start())
+        for _ in range(wanted - len(self._workers)):
+            self._start()
         with self._changed:
             working = [(worker.task, worker) for worker in self._workers if worker.task is not None]
             for task, worker in sorted(working, key=lambda pair: pair[0]):
@@ -122,7 +122,15 @@ class Pool:
                     worker.grant()
             for worker in self._workers:
                 if self._waiting and worker.idle and self._has_room(self._waiting[0]):
-                    worker.give(heapq.heappop(self._waiting), self.patience_s)
+                    worker.give(heapq.heappop(self._waiting), self.patience_s, self.memory_mb)
+
+    def _start(self) -> None:
+        try:
+            self._workers.append(Worker.start())
+        except OSError as error:  # no memory, or too many processes
+            if not self._workers:
+                raise MMTraitsError(f"workers: no process can be started ({error.strerror}); use workers=0") from error
+            log.debug("one worker less: %s", error)
 
     def _has_room(self, task: Task) -> bool:
         if self._made + sum(worker.credit for worker in self._workers) < self.room:
@@ -156,7 +164,7 @@ class Pool:
         kind = facts["kind"]
         if kind == "ready":
             self._false_starts = 0
-            worker.begin(self.memory_mb)
+            worker.begin()
         elif kind == "duration":
             worker.limit_s = max(self.patience_s, 4 * float(facts["seconds"]))
         elif kind == "window":
@@ -195,7 +203,7 @@ class Pool:
         for worker in list(self._workers):
             task = worker.task
             if task is not None and worker.busy_s > worker.limit_s:
-                log.warning("%s: given up after %.0f s", task.job.clip.id, worker.busy_s)
+                log.info("%s: given up after %.0f s", task.job.clip.id, worker.busy_s)
                 self._drop(worker)
                 self._append(task, failure("timeout", f"not decoded in {worker.limit_s:.0f} s"))
             elif not worker.ready and worker.age_s > _START_S:

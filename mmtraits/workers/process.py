@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import resource
@@ -18,9 +19,10 @@ from multiprocessing.spawn import get_executable
 from pathlib import Path
 from typing import Any, Self
 
-from mmtraits.workers.job import Task
+from mmtraits.workers.job import Task, model_bytes
 from mmtraits.workers.parcel import receive
 
+log = logging.getLogger(__name__)
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from mmtraits.workers.child import serve; serve(int(sys.argv[2]), int(sys.argv[3]))"
@@ -41,6 +43,7 @@ class Worker:
         self.ready = False
         self.credit = 0
         self.limit_s = 0.0
+        self._own_bytes: int | None = None
         self._started = time.monotonic()
         self._busy_s = 0.0
         self._busy_since: float | None = None
@@ -79,27 +82,35 @@ class Worker:
         """How long it has worked on its task, without the time in which it had no credit."""
         return self._busy_s + (0.0 if self._busy_since is None else time.monotonic() - self._busy_since)
 
-    def begin(self, memory_mb: int) -> None:
-        """It is ready: from now on it may use so much more memory than it has."""
+    def begin(self) -> None:
+        """It is ready: what it has now does not count against it."""
         self.ready = True
-        if not hasattr(resource, "prlimit") or not Path("/proc/self/statm").exists():
-            return
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[0])
-        wanted = pages * resource.getpagesize() + (memory_mb << 20)
-        _, most = resource.prlimit(self.pid, resource.RLIMIT_AS)
-        soft = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-        resource.prlimit(self.pid, resource.RLIMIT_AS, (soft, most))
-        resource.prlimit(self.pid, resource.RLIMIT_CORE, (0, 0))
+        if self._own_bytes is None and (known := Path(f"/proc/{self.pid}/statm")).exists():
+            self._own_bytes = int(known.read_text().split()[0]) * resource.getpagesize()
 
     def receive(self) -> dict[str, Any]:
         """What it says next; raises as `parcel.receive`."""
         return receive(self.connection)
 
-    def give(self, task: Task, limit_s: float) -> None:
+    def give(self, task: Task, limit_s: float, memory_mb: int) -> None:
         """Have it work on a task from where that has come to, with credit for one window."""
         self.task, self.limit_s, self.credit = task, limit_s, 1
         self._busy_s, self._busy_since = 0.0, time.monotonic()
+        self._limit((memory_mb << 20) + model_bytes(task.job.speech_to_text))
         self._tell(pickle.dumps((task.job._replace(features={}), task.delivered, 1)))
+
+    def _limit(self, more_bytes: int) -> None:
+        """Let it ask for so much more address space than it had at its start; from outside, where a system can."""
+        if self._own_bytes is None or not hasattr(resource, "prlimit"):
+            return
+        try:
+            _, most = resource.prlimit(self.pid, resource.RLIMIT_AS)
+            wanted = self._own_bytes + more_bytes
+            soft = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+            resource.prlimit(self.pid, resource.RLIMIT_AS, (soft, most))
+            resource.prlimit(self.pid, resource.RLIMIT_CORE, (0, 0))
+        except OSError as error:  # it has just died, or this system forbids it
+            log.debug("worker %s: no limit of memory: %s", self.pid, error)
 
     def grant(self) -> None:
         """Let it send one window more."""
