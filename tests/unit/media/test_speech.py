@@ -13,6 +13,7 @@ from spoken import BECKETT, CITIES, RATE, Wave, needs_moonshine, no_speech, reco
 from mmtraits.errors import ConfigError
 from mmtraits.media import recognise
 from mmtraits.media import speech as module
+from mmtraits.media.audio import resample
 from mmtraits.media.probe import opened
 from mmtraits.media.speech import Listener, Span, Spans, chosen
 from mmtraits.media.transcript import Utterance
@@ -61,6 +62,19 @@ def test_words_do_not_depend_on_how_the_sound_arrives() -> None:
     heard = listen(wave, block=160)
     assert wrong_words(BECKETT, text(heard)) == 0
     assert listen(wave, block=50_000) == heard
+
+
+@needs_moonshine
+@pytest.mark.parametrize("rate", [8000, 22254])
+def test_sound_of_any_rate_that_begins_late(rate: int) -> None:
+    wave = resample(speech("beckett"), RATE, rate)
+    listener = Listener("moonshine", 0.0, 20.0)
+    for begin in range(0, len(wave), 1024):
+        listener.push(Sound(2.0 + begin / rate, wave[begin : begin + 1024], rate))
+    listener.finish()
+    assert wrong_words(BECKETT, text(listener.utterances)) <= 3
+    assert listener.utterances[0].start_s == pytest.approx(2.3, abs=0.2)
+    assert listener.utterances[-1].end_s == pytest.approx(10.85, abs=0.2)
 
 
 @needs_moonshine
