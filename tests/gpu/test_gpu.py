@@ -13,15 +13,18 @@ import onnxruntime
 import pytest
 import torch
 from planted import config, plant
-from tiny_bundle import SPECS, write_tiny_bundle
+from tiny_bundle import SPECS, greedy, write_tiny_bundle
 
 from mmtraits import config as configs
 from mmtraits import parts, run
+from mmtraits.batches import Waiting, score
 from mmtraits.data import manifest as manifests
 from mmtraits.data import synthetic
 from mmtraits.data.batch import collate
 from mmtraits.data.dataset import WindowDataset
 from mmtraits.extract import extract
+from mmtraits.heard import Heard
+from mmtraits.media.decoded import from_arrays
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Raw
 from mmtraits.tokens import Tokens
@@ -112,9 +115,13 @@ def test_raw_frames_and_sound_train_end_to_end(tmp_path: Path) -> None:
     report("frames and sound, end to end", 60, {"cuda": epoch_s(gpu), "cpu": epoch_s(cpu)})
 
 
-def test_onnxruntime_scores_alike_on_cuda_and_cpu(tmp_path: Path) -> None:
+def needs_cuda_runtime() -> None:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         missing("onnxruntime has no CUDAExecutionProvider; install onnxruntime-gpu instead of onnxruntime")
+
+
+def test_onnxruntime_scores_alike_on_cuda_and_cpu(tmp_path: Path) -> None:
+    needs_cuda_runtime()
     bundle = write_tiny_bundle(tmp_path / "bundle")
     draw = np.random.default_rng(0)
     raws = []
@@ -129,3 +136,27 @@ def test_onnxruntime_scores_alike_on_cuda_and_cpu(tmp_path: Path) -> None:
     assert raws[0].keys() == SPECS.keys()
     scores = [Predictor(bundle, device=device).score(raws) for device in ("cpu", "cuda")]
     np.testing.assert_allclose(scores[1], scores[0], atol=1e-3)
+
+
+def test_a_batch_too_large_for_the_gpu_is_halved_and_no_row_suffers(tmp_path: Path, caplog) -> None:
+    """Each row asks for two tensors of 120 MB; torch holds all of the memory but for three gigabytes."""
+    needs_cuda_runtime()
+    predictor = Predictor(write_tiny_bundle(tmp_path / "greedy", graph=greedy(30_000_000)), device="cuda")
+    arrays = [{"voice": np.full(100, 0.1 + n / 100, np.float32)} for n in range(64)]
+    clips = [from_arrays(one, predictor.specs, predictor.windowing) for one in arrays]
+    heard = [Heard(predictor.streams) for _ in clips]
+    waiting = [
+        Waiting(one, one.add(clip.windows[0], None), clip.windows[0].streams)
+        for one, clip in zip(heard, clips, strict=True)
+    ]
+    held = torch.empty(torch.cuda.mem_get_info()[0] - 3_000_000_000, dtype=torch.uint8, device="cuda")
+    try:
+        score(predictor, waiting)
+    finally:
+        del held
+        torch.cuda.empty_cache()
+    assert "failed and is halved" in caplog.text
+    assert not any(one.reasons for one in heard)
+    found = np.array([one.answers[0][0] for one in heard])
+    np.testing.assert_allclose(found[:, 1], [one["voice"][0] for one in arrays], atol=1e-5)
+    assert predictor.predict(arrays[:1]).status == ("degraded",)  # and it goes on

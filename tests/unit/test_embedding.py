@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bundle import GRAPH, write_tiny_bundle
+from tiny_bundle import greedy, write_tiny_bundle
 
 from mmtraits.errors import ConfigError
 from mmtraits.runtime import Predictor
@@ -179,16 +179,6 @@ def test_it_goes_on_after_any_failure(predictor, tmp_path):
     assert raised == 5
 
 
-GREEDY = GRAPH.replace(
-    "  scores = Clip (sum, zero, one)",
-    """  much = Constant <value_ints = [1, 30000000]> ()
-  wide = Expand (loudness, much)
-  wider = Abs (wide)
-  most = ReduceMax <keepdims = 1> (wider, steps)
-  nothing = Mul (most, zero)
-  summed = Add (sum, nothing)
-  scores = Clip (summed, zero, one)""",
-)
 STARVED = """
 import resource, sys
 from pathlib import Path
@@ -224,10 +214,7 @@ print("halved")
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory limits as Linux has them")
 def test_a_batch_too_large_for_the_memory_is_halved_and_no_row_suffers(tmp_path):
-    import onnx
-
-    graph = onnx.parser.parse_model(GREEDY).SerializeToString()
-    bundle = write_tiny_bundle(tmp_path / "greedy", graph=graph)
+    bundle = write_tiny_bundle(tmp_path / "greedy", graph=greedy(30_000_000))
     done = subprocess.run(
         [sys.executable, "-c", STARVED, str(bundle)], capture_output=True, text=True, check=False, timeout=120
     )
