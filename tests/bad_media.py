@@ -118,6 +118,18 @@ def huge_jpeg(path: Path, width_px: int = 16384, height_px: int = 8192) -> Path:
     return _resized(path, b"jpeg", 64, 64, width_px, height_px)
 
 
+def huge_h264(path: Path, width_px: int = 16384, height_px: int = 8192) -> Path:
+    """One black H.264 picture that really is that large; FFmpeg decodes such a one in order to describe the file."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=1, options={"preset": "ultrafast", "tune": "zerolatency"})
+        stream.width, stream.height, stream.pix_fmt = width_px, height_px, "yuv420p"
+        frame = av.VideoFrame(width_px, height_px, "yuv420p")
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        container.mux([*stream.encode(frame), *stream.encode()])
+    return path
+
+
 def claims_size(path: Path, side_px: int = 100_000) -> Path:
     """An .avi whose header alone says how large its pictures are, and says that."""
     recorded(path, [np.zeros((64, 64, 3), np.uint8)] * 5, codec="ffv1", pix_fmt="yuv420p")

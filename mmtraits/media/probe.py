@@ -53,7 +53,6 @@ MAX_PIXELS = 8192 * 4352  # of one frame; DCI 8K passes
 _PLAUSIBLE_BITS_PER_S = (8e3, 4e8)
 _LONGEST_GAP_S = 600.0
 _ROUNDING_S = 0.01
-_MOST_BOXES = 10_000  # of an .mp4 in search of its index; a file of empty ones would take minutes
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+[:,]", re.IGNORECASE)  # http://x, concat:a|b, subfile,,start,0
 _SCRIPTS = (b"#extm3u", b"ffconcat", b"v=0", b"<?xml", b"<mpd", b"<smil", b"<asx", b"<smoothstreaming", b"[playlist]")
 _log = logging.getLogger(__name__)
@@ -339,9 +338,8 @@ def _lacks_index(path: Path) -> bool:
     """Whether a file is an MP4 or QuickTime whose index was never written or was cut off."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        position, first, boxes = 0, True, 0
-        while position + 8 <= size and boxes < _MOST_BOXES:
-            boxes += 1
+        position, first = 0, True
+        while position + 8 <= size:
             file.seek(position)
             length, kind = int.from_bytes(file.read(4), "big"), file.read(4)
             if first and kind not in (b"ftyp", b"wide", b"mdat", b"free", b"skip"):

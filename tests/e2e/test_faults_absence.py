@@ -145,6 +145,7 @@ TRANSCRIPTS = {  # name -> (file, content, reason, words that the tiny tokenizer
     "megabyte": (".txt", b"hello world " * 90_000, "text_truncated", 6),
     "one_word": (".txt", b"x" * 1_000_000, "", 1),
     "ten_megabytes": (".txt", (b"hello " * 100 + b"\n") * 17_000, "text_truncated", 6),
+    "mostly_blank": (".txt", b"hello\n" + b" " * 9_000_000, "text_truncated", 1),
     "no_cues": (".srt", b"\xff\xfe garbage -->\n" * 50, "no_transcript", 0),
     "voices": (".vtt", b"WEBVTT\n\n00:00.000 --> 00:01.000\n" + b"<v " * 300_000, "text_truncated", 6),
     "long_clock": (".srt", b"1\n99:99:99,999 --> 00:00:00,000\nhello\n", "no_transcript", 0),

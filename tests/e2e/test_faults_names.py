@@ -47,6 +47,18 @@ def test_names_survive_into_both_tables_and_formulas_are_escaped(folder: Path, w
     assert b"<script>.mp4" not in page and b"&lt;script&gt;.mp4" in page
 
 
+def test_names_that_look_like_addresses_are_names_from_inside_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["-i.mp4", "concat:a|b.mp4", "http:x.mp4", "pipe:0.mp4", "subfile,,start,0,end,9,,:x.mp4"]
+    for name in names:
+        clock.write(folder / "a.mp4", seconds=0.5, times_s=[]).rename(folder / name)
+    monkeypatch.chdir(folder)
+    outcome = predict.run(["."], "../out", bundle=write_tiny_bundle(folder.parent / "tiny"))
+    found = {row["clip"]: row["voice_present"] for row in outcome.records}
+    assert found == dict.fromkeys([*names, *scoring.GOOD], True)
+
+
 @pytest.fixture
 def odd(folder: Path, tmp_path: Path) -> Iterator[Path]:
     """A pipe that nobody writes to, a socket, a folder and links, all named like media."""

@@ -166,6 +166,7 @@ def too_large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bad.huge_jpeg(folder / "jpeg_65535x65535.mov", 65535, 65535)
     bad.huge_png(folder / "png_16000x16000.mov")
     bad.claims_size(folder / "header_100000x100000.avi")
+    bad.huge_h264(folder / "h264_16384x8192.mp4")
     return folder
 
 
@@ -173,7 +174,7 @@ def test_pictures_over_the_limit_are_named_as_that(too_large: Path) -> None:
     rows = scoring.scored(too_large)
     found = {name: (row["status"], cause(row)) for name, row in rows.items() if name not in scoring.GOOD}
     assert set(found.values()) == {("failed", "too_large")}, found
-    assert len(found) == 4
+    assert len(found) == 5
 
 
 def test_a_png_of_that_size_would_be_costly(too_large: Path) -> None:
@@ -187,7 +188,7 @@ def test_pictures_over_the_limit_and_ten_hours_take_no_memory(too_large: Path, t
     few = scoring.with_neighbours(tmp_path / "few")
     many = scoring.with_neighbours(tmp_path / "many")
     for path in too_large.iterdir():
-        if path.suffix in (".mov", ".avi"):
+        if path.suffix in (".mov", ".avi") or path.name.startswith("h264"):
             (many / path.name).write_bytes(path.read_bytes())
     bad.hours(many / "ten_hours.mkv").with_suffix(".txt").write_text("hello")
     bundle = write_tiny_bundle(tmp_path / "bundle", windowing={"length_s": 3600.0, "hop_s": 3600.0})
