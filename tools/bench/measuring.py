@@ -18,7 +18,7 @@ Clock = Callable[[], float]
 cpu_s: Clock = time.process_time  # of all threads, user and system
 wall_s: Clock = time.perf_counter
 
-_LEAST_S = 0.1
+_LEAST_S, _LONG_S = 0.1, 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def in_turn(
     What else the machine does then meets all of them alike. Short ones are repeated until they last a tenth of a
     second. What took more than `drop_above` times the shortest in a first round is not measured on.
     """
-    first = {name: min(seconds(work, clock), seconds(work, clock)) for name, work in works.items()}
+    first = {name: _first(work, clock) for name, work in works.items()}
     kept = [name for name in works if first[name] <= drop_above * min(first.values())]
     repeats = {name: max(1, math.ceil(_LEAST_S / max(first[name], 1e-4))) for name in kept}
     taken: dict[str, list[float]] = {name: [] for name in kept}
@@ -74,6 +74,12 @@ def in_turn(
         for name in kept if turn % 2 == 0 else reversed(kept):
             taken[name].append(seconds(partial(_repeat, works[name], repeats[name]), clock) / repeats[name])
     return taken
+
+
+def _first(work: Callable[[], object], clock: Clock) -> float:
+    """The very first time libraries are still loaded: a short work is done once more."""
+    taken = seconds(work, clock)
+    return min(taken, seconds(work, clock)) if taken < _LONG_S else taken
 
 
 def _repeat(work: Callable[[], object], times: int) -> None:
