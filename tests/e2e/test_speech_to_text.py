@@ -98,6 +98,7 @@ def test_one_row_per_speaker_and_turns_that_change(interview: Path, tmp_path: Pa
     assert again[0]["loudness"] == found[1]["loudness"]
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_with_the_recogniser_that_it_was_begun_with(interview: Path, tmp_path: Path) -> None:
     score(interview, tmp_path / "out", "none")
     with pytest.raises(ConfigError, match="speech_to_text"):
