@@ -72,7 +72,7 @@ def _cluster(cores: int) -> Iterator[Any]:
         import ray.data
     except ImportError as error:
         raise ConfigError(f"--engine ray: {error}; pip install 'mmtraits[ray]'") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it prints tracebacks; the error says what is wrong
     ours = not ray.is_initialized()
     if ours:
         alone = not os.environ.get("RAY_ADDRESS")

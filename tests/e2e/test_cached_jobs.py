@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -133,6 +134,14 @@ def test_a_damaged_cache_costs_time_alone(work, bundle, cache, tmp_path):
     assert scored(tmp_path / "out", work / "media", bundle, cache=cache) == results(work / "without")
     assert [path.name for path in rows(cache)] == [path.name for path in rows(work / "cache")]
     assert not [path for path in damaged(cache) if path in rows(cache)]  # clips of groups that were kept are not needed
+
+
+def test_another_engine_is_not_started_for_rows_that_are_kept(work, bundle, cache, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    found = scored(tmp_path / "warm", work / "media", bundle, cache=cache, engine="ray")
+    assert found == results(work / "without")
+    with pytest.raises(ConfigError, match=r"--engine ray: .*; pip install 'mmtraits\[ray\]'"):
+        predict.run([work / "media"], tmp_path / "out", bundle=bundle, batch=4, engine="ray")
 
 
 def test_a_small_cache_keeps_what_was_used_last(work, bundle, tmp_path):
