@@ -121,6 +121,9 @@ def predict_command(
     max_duration: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds of a clip; of a longer one the beginning is scored.")
     ] = None,
+    min_decoded: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a clip's length; one that is cut off before it fails.")
+    ] = 0.0,
     speech_to_text: Annotated[
         str,
         typer.Option(
@@ -149,8 +152,8 @@ def predict_command(
         outcome = predict.run(
             paths or [], out, manifest=manifest, features=features, bundle=model,
             workers=usable_cores() if workers is None else workers, batch=batch, device=device.value,
-            max_duration_s=max_duration, speech_to_text=speech_to_text, follow=follow, fresh=fresh,
-            cache=cache, cache_mb=cache_mb, engine=engine.value, progress=progress,
+            max_duration_s=max_duration, min_decoded=min_decoded, speech_to_text=speech_to_text, follow=follow,
+            fresh=fresh, cache=cache, cache_mb=cache_mb, engine=engine.value, progress=progress,
         )  # fmt: skip
     summary(outcome)
     if not outcome.total:

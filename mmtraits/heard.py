@@ -31,6 +31,7 @@ class Heard:
     reasons: set[str] = field(default_factory=set)
     duration_s: float = math.nan
     details: dict[str, Any] = field(default_factory=dict)
+    refused: bool = False  # too little of the clip is there
 
     def add(self, window: Window, text: str | None) -> int | None:
         """Note a window and the ids of the stream `text`; its place, or None where it holds nothing."""
@@ -50,6 +51,7 @@ class Heard:
         self.reasons |= set(ending.reasons)
         self.duration_s = ending.duration_s
         self.details |= ending.details
+        self.refused = bool(self.details.get("too_little_decoded"))
 
     def lost(self, error: BaseException) -> None:
         """One of its windows could not be scored."""
@@ -76,7 +78,7 @@ class Heard:
     def streams(self) -> NDArray[np.bool_]:
         """Which of the P streams had anything to say (P,), in the windows that were scored."""
         kept = [has for has, answer in zip(self.present, self.answers, strict=True) if answer is not None]
-        return np.any(kept, axis=0) if kept else np.zeros(len(self.names), np.bool_)
+        return np.any(kept, axis=0) if kept and not self.refused else np.zeros(len(self.names), np.bool_)
 
 
 def judge(scores: NDArray[Any], present: NDArray[np.bool_], found: set[str]) -> tuple[Status, str]:

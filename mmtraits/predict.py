@@ -70,6 +70,7 @@ def run(
     batch: int | None = None,
     device: Literal["cpu", "cuda"] = "cpu",
     max_duration_s: float | None = None,
+    min_decoded: float = 0.0,
     speech_to_text: str = "none",
     follow: bool = False,
     fresh: bool = False,
@@ -83,7 +84,8 @@ def run(
     One clip, one row, in path order; what is wrong with a clip is in its row. A job that was interrupted in `out` goes
     on where it was, unless `fresh`. features: folder of vectors (`inputs.wanted`). workers: decoding processes, 0 =
     decode in this one. batch: windows per forward pass, None = the best, found once per job. max_duration_s: of a clip;
-    of a longer one the beginning is scored (`too_long`). speech_to_text: for clips without a transcript, as
+    of a longer one the beginning is scored (`too_long`). min_decoded: share of its declared length; a clip cut shorter
+    fails. speech_to_text: for clips without a transcript, as
     `media.speech.chosen` takes it; what is heard is left in transcripts/. follow: links that lead out of a folder too.
     cache: a folder of at most `cache_mb` where decoded media, faces and voices among it, and rows are kept for later.
     engine: `ray` scores on a Ray cluster, with the same rows (`ray_engine`).
@@ -92,7 +94,9 @@ def run(
     passes, threads = passes_at_once(device)
     predictor = Predictor(bundle, device=device, threads=threads, later=cache is not None)
     inputs = wanted(paths, manifest, features, predictor.specs, follow=follow)
-    decoding = Decoding(workers, Limits(max_duration_s=max_duration_s), speech.chosen(speech_to_text))
+    decoding = Decoding(
+        workers, Limits(max_duration_s=max_duration_s, min_decoded=min_decoded), speech.chosen(speech_to_text)
+    )
     folder = _made(Path(out), "--out")
     identity = _identity(predictor, device, decoding)
     if cache is not None:
@@ -273,6 +277,7 @@ def _identity(predictor: Predictor, device: str, decoding: Decoding) -> dict[str
     return {
         "bundle": bundle[:16], "mmtraits": __version__, "device": device,
         "max_duration": "any" if longest_s is None else f"{longest_s:g} s",
+        "min_decoded": f"{decoding.limits.min_decoded:g}",
         "speech_to_text": speech.described(decoding.speech_to_text),
     }  # fmt: skip
 

@@ -17,7 +17,10 @@ CASES: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     3: (
         "an .mp4 cut in the middle",
-        ("e2e/test_faults_containers.py::test_cut_in_the_middle_keeps_the_first_half",),
+        (
+            "e2e/test_faults_containers.py::test_cut_in_the_middle_keeps_the_first_half",
+            "e2e/test_faults_containers.py::test_of_a_clip_cut_too_short_nothing_is_scored_where_that_is_asked_for",
+        ),
     ),
     4: (
         "flipped bits in the media",

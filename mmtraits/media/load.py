@@ -167,6 +167,8 @@ def _windows(
             report.heard |= {name for name, raw in window.streams.items() if raw.mask.any()}
             yield window
     _tell(report, video or audio, assembler, health)
+    if health.decoded_fraction < limits.min_decoded:
+        report.details["too_little_decoded"] = True
     _tell_heard(report, listener, speech_to_text)
 
 

@@ -63,12 +63,14 @@ class Limits:
     """What a clip may cost. Beyond a limit it is read up to there, or that part of it not at all; a reason says so.
 
     max_duration_s: of the stretch that is asked for, None = any (`too_long`). max_pixels: of one frame (`too_large`).
-    max_transcript_bytes: of a transcript (`text_truncated`).
+    max_transcript_bytes: of a transcript (`text_truncated`). min_decoded: share of its declared length; a clip of which
+    less is there is not scored at all.
     """
 
     max_duration_s: float | None = None
     max_pixels: int = MAX_PIXELS
     max_transcript_bytes: int = 8_000_000
+    min_decoded: float = 0.0
 
 
 LIMITS = Limits()

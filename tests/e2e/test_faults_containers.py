@@ -85,6 +85,18 @@ def test_cut_in_the_middle_keeps_the_first_half(rows: dict[str, Row]) -> None:
     assert row["voice_present"]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_of_a_clip_cut_too_short_nothing_is_scored_where_that_is_asked_for(tmp_path: Path, workers: int) -> None:
+    folder = scoring.with_neighbours(tmp_path / "media")
+    noise = np.random.default_rng(0).integers(0, 256, (32, 96, 128, 3), np.uint8)
+    bad.cut(bad.talking(folder / "half.mp4", noise, fps=8, options={"g": "1"}), 0.5)
+    for least, status in ((0.3, "degraded"), (0.8, "failed")):
+        row = scoring.scored(folder, min_decoded=least, workers=workers)["half.mp4"]
+        assert row["status"] == status
+        assert "truncated" in row["reason"].split(";")
+        assert row["details"].get("too_little_decoded", False) is (status == "failed")
+
+
 def test_flipped_bits_cost_packets_and_are_counted(rows: dict[str, Row], folder: Path) -> None:
     row = rows["flips.mp4"]
     assert row["status"] == "degraded"
