@@ -247,6 +247,10 @@ CASES: dict[int, tuple[str, tuple[str, ...]]] = {
         "SIGINT and SIGTERM",
         ("e2e/test_jobs.py::test_a_signal_ends_a_job_that_can_go_on",),
     ),
+    33: (
+        "a folder of which a tenth is bad",
+        ("e2e/test_jobs.py::test_a_tenth_of_bad_files_costs_no_more_than_a_tenth",),
+    ),
     34: (
         "no network",
         ("e2e/test_no_network.py::test_predicting_opens_no_socket",),
@@ -255,5 +259,4 @@ CASES: dict[int, tuple[str, tuple[str, ...]]] = {
 
 OPEN: dict[int, str] = {
     28: "kill -9 while a checkpoint is saved, 20 times (an interruption at an epoch is in unit/test_train.py)",
-    33: "3,000 files of which a tenth is bad",
 }
