@@ -108,7 +108,7 @@ def total(
     known: Tensor,
     aux: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Weighted sum of losses by name; (B, K) -> (). NaN targets are unknown.
+    """Weighted sum of losses by name; (B, K) -> (). NaN targets are unknown; a weight of 0 asks for nothing.
 
     aux: the auxiliary outputs of the model: `loss_<name>` () for a name that is none of `NAMES`, `log_variance` (B, K)
     for gaussian_nll. Raises ValueError for a name that is no loss, and for gaussian_nll without its variance.
@@ -116,7 +116,7 @@ def total(
     known = known & targets.isfinite()
     targets = torch.where(known, targets, torch.zeros_like(targets))
     aux = aux or {}
-    terms = [weight * _one(name, predictions, targets, known, aux) for name, weight in weights.items()]
+    terms = [weight * _one(name, predictions, targets, known, aux) for name, weight in weights.items() if weight]
     return torch.stack(terms).sum() if terms else predictions.sum() * 0
 
 

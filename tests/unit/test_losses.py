@@ -151,6 +151,7 @@ def test_auxiliary_losses_are_weighted_by_name():
     assert total({"mse": 1.0, "router": 0.5}, zeros, zeros + 2, every, aux).item() == pytest.approx(4 + 1.5)
     with pytest.raises(ValueError, match="found roter; expected mse, .*gaussian_nll, other, router"):
         total({"roter": 1.0}, zeros, zeros, every, aux)
+    assert total({"mse": 1.0, "emotion": 0.0}, zeros, zeros + 2, every, {}).item() == 4  # taken out of a parent config
     assert split({"mse": 1.0, "gaussian_nll": 0.1, "router": 0.5}) == (
         {"mse": 1.0, "gaussian_nll": 0.1},
         {"router": 0.5},
