@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import clock
 import numpy as np
 import pytest
@@ -124,6 +125,33 @@ def test_other_formats_are_read_through(tmp_path: Path) -> None:
     (picture,) = pictures(path, [15.0], sound=False, health=health)
     assert clock.number(picture.images[0]) == 150
     assert health.frames > 150
+
+
+@pytest.mark.parametrize("sound", [False, True])
+def test_an_index_that_lies_is_not_believed(tmp_path: Path, sound: bool) -> None:
+    honest, lying, source = tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4"
+    frames = (clock.picture(k, *SIZE) for k in range(SECONDS * FPS))
+    options = {"g": "600", "x264-params": "scenecut=0"}
+    write_video(source, frames, FPS, clock.wave(0, SECONDS, 22050), 22050, options=options)
+    _copied(source, honest, lies=False)
+    _copied(source, lying, lies=True)
+    wanted = [5.0, 10.0, 19.0]
+    truth = pictures(honest, wanted, sound=sound)
+    found = pictures(lying, wanted, sound=sound)
+    with av.open(str(lying)) as container:
+        assert all(entry.is_keyframe for entry in container.streams.video[0].index_entries)
+    assert [clock.number(picture.images[0]) for picture in truth] == [125, 250, 475]
+    assert [picture.time_s for picture in found] == [picture.time_s for picture in truth]
+    assert all(np.array_equal(a.images[0], b.images[0]) for a, b in zip(truth, found, strict=True))
+
+
+def _copied(source: Path, target: Path, *, lies: bool) -> None:
+    with av.open(str(source)) as given, av.open(str(target), "w") as out:
+        streams = {stream.index: out.add_stream_from_template(stream) for stream in given.streams}
+        for packet in given.demux():
+            if packet.dts is not None:
+                packet.stream, packet.is_keyframe = streams[packet.stream.index], packet.is_keyframe or lies
+                out.mux(packet)
 
 
 def test_an_endless_group_is_not_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
