@@ -27,11 +27,12 @@ def decode(
     Never raises for what a clip holds: its Ending says it. Raises BundleError or ConfigError where a bundle's tokenizer
     or producer is not there, and MMTraitsError where no process can be started. `jobs` are taken as they are needed.
 
-    workers: processes that decode, 0 = this one, without limits of memory and time. ahead: windows decoded and not yet
-    taken, at most (None: four per worker). memory_mb: that a worker may ask for beyond what it has at its start and
-    what a recogniser of speech needs; more is `out_of_memory`. A worker that dies is replaced: its clip is tried once
-    more, then `decoder_crash`; where it was killed from outside five times more, then `out_of_memory`. A clip that
-    takes a worker longer than `patience_s` and four times its own length is given up as `timeout`.
+    workers: processes that decode, at most; 0 = this one, without limits of memory and time. More than there are cores
+    are started only while most of those wait for a disk. ahead: windows decoded and not yet taken, at most (None: four
+    per worker). memory_mb: that a worker may ask for beyond what it has at its start and what a recogniser of speech
+    needs; more is `out_of_memory`. A worker that dies is replaced: its clip is tried once more, then `decoder_crash`;
+    where it was killed from outside five times more, then `out_of_memory`. A clip that takes a worker longer than
+    `patience_s` and four times its own length is given up as `timeout`.
     """
     if workers == 0 or os.name != "posix":
         for number, job in enumerate(jobs):

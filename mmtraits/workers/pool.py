@@ -41,6 +41,8 @@ class Pool:
         self._waiting: list[Task] = []
         self._made = 0  # windows in the items of all tasks
         self._turn = 0  # number of the task whose items are being taken
+        self._useful = max(2, _cores())  # workers; more where those wait
+        self._reckoned = time.monotonic()
         self._false_starts = 0
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -113,7 +115,7 @@ class Pool:
         with self._changed:
             busy = sum(worker.task is not None for worker in self._workers)
             wanted = min(self.size, busy + len(self._waiting))
-        for _ in range(wanted - len(self._workers)):
+        for _ in range(min(wanted, self._useful) - len(self._workers)):
             self._start()
         with self._changed:
             working = [(worker.task, worker) for worker in self._workers if worker.task is not None]
@@ -199,7 +201,10 @@ class Pool:
             self._changed.notify_all()
 
     def _look_after(self) -> None:
-        """Kill the workers whose time is up; the supervisor's next tick replaces them."""
+        """Kill the workers whose time is up, which are replaced where they are needed."""
+        if time.monotonic() - self._reckoned > _TICK_S:
+            self._reckoned = time.monotonic()
+            self._reckon()
         for worker in list(self._workers):
             task = worker.task
             if task is not None and worker.busy_s > worker.limit_s:
@@ -209,6 +214,11 @@ class Pool:
             elif not worker.ready and worker.age_s > _START_S:
                 worker.end()
                 self._lost(worker, None, f"it is not there after {_START_S:.0f} s")
+
+    def _reckon(self) -> None:
+        """Allow one worker more where most of those there are wait: beyond the cores it gains nothing otherwise."""
+        if len(self._workers) == self._useful and 2 * sum(worker.waits for worker in self._workers) > self._useful:
+            self._useful = min(self._useful + 1, self.size)
 
     def _drop(self, worker: Worker) -> None:
         self._workers.remove(worker)
@@ -235,3 +245,7 @@ class Pool:
         else:
             with self._changed:
                 heapq.heappush(self._waiting, task)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

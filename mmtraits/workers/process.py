@@ -82,6 +82,15 @@ class Worker:
         """How long it has worked on its task, without the time in which it had no credit."""
         return self._busy_s + (0.0 if self._busy_since is None else time.monotonic() - self._busy_since)
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has work and needs no core now, as one that reads from a slow disk; True where that is unknown."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return sys.platform != "linux"
+        return self.task is not None and self.credit > 0 and state != "R"
+
     def begin(self) -> None:
         """It is ready: what it has now does not count against it."""
         self.ready = True
@@ -138,7 +147,11 @@ class Worker:
         """Kill it, where it has not ended already; its exit code."""
         self.process.kill()
         self.connection.close()
-        return self.process.wait()
+        try:
+            return self.process.wait(_WORD_S)
+        except subprocess.TimeoutExpired:  # in the middle of a read from a disk that does not answer
+            log.warning("worker %s cannot be ended; left to the system", self.pid)
+            return -signal.SIGKILL
 
     def _tell(self, message: bytes) -> None:
         try:

@@ -256,6 +256,28 @@ def test_a_hang_ends_at_its_deadline(media: Path, tmp_path: Path, code: str) -> 
     assert (tmp_path / "tries").read_text() == "x"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "more"), [("import time; time.sleep(3600)", 2), ("while True: pass", 0)])
+def test_more_workers_than_cores_come_where_those_wait(code: str, more: int) -> None:
+    cores = max(2, len(os.sched_getaffinity(0)))
+    seen: list[int] = []
+    stopped = threading.Event()
+
+    def watch() -> None:
+        while not stopped.wait(0.2):
+            seen.append(len(children()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        found = list(decode([job(Fault(code))] * (cores + 2), cores + 2, patience_s=3.0))
+    finally:
+        stopped.set()
+        watcher.join()
+    assert set(reasons(found).values()) == {("timeout",)}
+    assert max(seen) == cores + more
+
+
 def test_waiting_for_the_reader_is_no_hang(media: Path) -> None:
     items = decode([job(media / "40.mp4")], 1, ahead=1, patience_s=0.5)
     found = [next(items)]
