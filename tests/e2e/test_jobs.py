@@ -101,6 +101,19 @@ def test_a_second_job_on_one_output_is_refused(server, work, tmp_path):
     assert same(work, out)
 
 
+def test_kill_9_while_workers_decode_ahead(server, work, tmp_path):
+    """What was decoded and not yet scored is decoded again; how many workers there are changes no byte."""
+    out = tmp_path / "out"
+    process = server.start(*arguments(work, out, "--workers", 2))
+    wait_until_some_are_done(out, process)
+    os.kill(process, signal.SIGKILL)
+    assert server.ended() == -signal.SIGKILL
+    assert 0 < finished(out) < CLIPS
+    server.start(*arguments(work, out, "--workers", 1))
+    assert server.ended() == 0
+    assert same(work, out)
+
+
 @pytest.mark.slow
 def test_kill_9_at_fifty_points(server, work, tmp_path):
     """Rows are neither lost nor doubled, and the results are those of a job that nobody killed."""
