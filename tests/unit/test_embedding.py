@@ -74,6 +74,7 @@ def test_silence_and_nothing_are_absent_and_nan_is_a_failure(predictor):
     assert scores.reasons[:2] == ("no_face;no_sound;no_transcript",) * 2
     assert (scores.status[2], scores.reasons[2]) == ("failed", "no_transcript;non_finite")
     assert np.isnan(scores.values).all()
+    assert predictor.predict([{"voice": tone(np.inf)}]).status == ("failed",)  # the graph alone would clip it to 1
 
 
 @pytest.mark.parametrize(

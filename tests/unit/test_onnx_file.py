@@ -199,6 +199,22 @@ def test_bytes_that_are_no_onnx(tmp_path, content, no_session):
         Predictor(folder)
 
 
+def test_a_graph_that_is_cut_or_has_a_field_beyond_protobufs():
+    """A parser that keeps 32 bits of a tag would take the last one for a second graph."""
+    whole = graph()
+    for content in (whole[:-1], whole[: len(whole) // 2], whole + varint(8 << 3 | 2) + b"\x7f"):
+        with pytest.raises(ValueError, match="no ONNX, or cut short"):
+            onnx_file.examine(content)
+    with pytest.raises(ValueError, match="no ONNX: a field 549755813895 of wire type 2"):
+        onnx_file.examine(whole + varint((1 << 39 | 7) << 3 | 2) + b"\x00")
+
+
+def test_an_address_beside_weights_that_claim_to_be_inside(tmp_path, no_session):
+    made = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], raw_data=bytes(4))
+    made.external_data.add(key="location", value="/etc/passwd")
+    refused(tmp_path, "weights 'w' refer to memory outside", graph=changed(lambda m: m.graph.initializer.append(made)))
+
+
 def test_a_place_that_protobuf_cuts_to_32_bits(tmp_path, no_session):
     """data_location 2^32 + 1 is EXTERNAL to a parser that keeps 32 bits."""
     tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[1], raw_data=bytes(4)).SerializeToString()
