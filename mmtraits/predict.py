@@ -84,23 +84,20 @@ def run(
     One clip, one row, in path order; what is wrong with a clip is in its row. A job that was interrupted in `out` goes
     on where it was, unless `fresh`. features: folder of vectors (`inputs.wanted`). workers: decoding processes, 0 =
     decode in this one. batch: windows per forward pass, None = the best, found once per job. max_duration_s: of a clip;
-    of a longer one the beginning is scored (`too_long`). min_decoded: share of its declared length; a clip cut shorter
-    fails. speech_to_text: for clips without a transcript, as
-    `media.speech.chosen` takes it; what is heard is left in transcripts/. follow: links that lead out of a folder too.
+    of a longer one the beginning is scored (`too_long`). min_decoded: share of its length; a clip cut shorter fails.
+    speech_to_text: for clips without a transcript, as `media.speech.chosen` takes it; what is heard is left in
+    transcripts/. follow: links that lead out of a folder too. engine: `ray` scores on a Ray cluster (`ray_engine`).
     cache: a folder of at most `cache_mb` where decoded media, faces and voices among it, and rows are kept for later.
-    engine: `ray` scores on a Ray cluster, with the same rows (`ray_engine`).
     Raises ConfigError, BundleError or ManifestError before anything is decoded, and JobError where `out` is full.
     """
     passes, threads = passes_at_once(device)
     predictor = Predictor(bundle, device=device, threads=threads, later=cache is not None)
     inputs = wanted(paths, manifest, features, predictor.specs, follow=follow)
-    decoding = Decoding(
-        workers, Limits(max_duration_s=max_duration_s, min_decoded=min_decoded), speech.chosen(speech_to_text)
-    )
+    limits = Limits(max_duration_s=max_duration_s, min_decoded=min_decoded)
+    decoding = Decoding(workers, limits, speech.chosen(speech_to_text))
     folder = _made(Path(out), "--out")
     identity = _identity(predictor, device, decoding)
-    if cache is not None:
-        decoding = replace(decoding, cache=_cache(Path(cache), cache_mb, predictor, decoding))
+    decoding = replace(decoding, cache=_cache(cache, cache_mb, predictor, decoding))
     kept = Kept(decoding.cache, inputs, {**identity, "threads": str(threads)})
     with Journal(folder, fresh=fresh) as journal, Batches(predictor, passes) as batches:
         journal.start(identity, inputs.clips)
@@ -116,9 +113,8 @@ def run(
             if progress:
                 progress(finished, len(inputs.clips))
 
-        left = kept.others(todo, journal.batch, take)
         score = rows if engine == "local" else partial(_on_ray, device)
-        for done in score(predictor, batches, inputs, left, size, decoding):
+        for done in score(predictor, batches, inputs, kept.others(todo, journal.batch, take), size, decoding):
             take(done)
             kept.put(done, size())
         _write(folder, journal, inputs, predictor)
@@ -282,12 +278,14 @@ def _identity(predictor: Predictor, device: str, decoding: Decoding) -> dict[str
     }  # fmt: skip
 
 
-def _cache(folder: Path, size_mb: int, predictor: Predictor, decoding: Decoding) -> ClipCache:
+def _cache(folder: Path | str | None, size_mb: int, predictor: Predictor, decoding: Decoding) -> ClipCache | None:
+    if folder is None:
+        return None
     found = recipe(
         predictor.specs, predictor.windowing, predictor.root, speech_to_text=decoding.speech_to_text,
         limits=decoding.limits,
     )  # fmt: skip
-    return ClipCache(_made(folder, "--cache"), found, size_mb * 10**6, writers=decoding.workers + 1)
+    return ClipCache(_made(Path(folder), "--cache"), found, size_mb * 10**6, writers=decoding.workers + 1)
 
 
 def _batch_size(journal: Journal, asked: int | None, batches: Batches, clips: int, kept: Kept) -> Callable[[], int]:
