@@ -69,7 +69,6 @@ class Reader:
         self._held: list[Any] = []
         self._held_bytes = 0
         self._fed = False  # the decoder holds pictures
-        self._key_s: float | None = None  # of the key frame at which decoding began again
         self._planned_s = -math.inf  # the wanted time for which a jump has been considered
         self._jump_lead_s: float | None = None  # of a jump that has not landed yet
         self._again = True
@@ -121,9 +120,7 @@ class Reader:
         if self._jump_lead_s is not None and not self._landed(packet, time_s):
             return
         if packet.is_keyframe and time_s <= self.next_s:
-            self._drop(time_s)
-        elif self._leads(time_s):
-            return
+            self._drop()
         self._held.append(packet)
         self._held_bytes += packet.size
         if time_s > self.next_s or len(self._held) > _MOST_HELD or self._held_bytes > _MOST_HELD_BYTES:
@@ -132,22 +129,18 @@ class Reader:
             self._planned_s = self.next_s
             self._jump(time_s, 0.0)
 
-    def _drop(self, key_s: float) -> None:
-        """What is held will not be shown: decoding begins again at the key frame at `key_s`."""
+    def _drop(self) -> None:
+        """What is held will not be shown: decoding begins again at a key frame.
+
+        The emptied decoder itself passes over pictures that follow it in the file, are shown before it and need others.
+        """
         if not self._held:
             return
-        self._held, self._held_bytes, self._key_s = [], 0, key_s
+        self._held, self._held_bytes = [], 0
         if self._fed:
             self._video.codec_context.flush_buffers()
         self._fed = False
         self._on_skip()
-
-    def _leads(self, time_s: float) -> bool:
-        """Whether a picture precedes the key frame at which decoding began again: it needs what was left out."""
-        if self._key_s is not None and time_s < self._key_s:
-            return True
-        self._key_s = None
-        return False
 
     def _let_go(self) -> Iterator[Any]:
         held, self._held, self._held_bytes = self._held, [], 0
@@ -188,7 +181,6 @@ class Reader:
         """
         lead_s, self._jump_lead_s = self._jump_lead_s, None
         if time_s <= self.next_s and packet.is_keyframe:
-            self._key_s = time_s
             return True
         _log.debug("jumped to %s s, landed at %s s", self.next_s, time_s)
         if lead_s == 0.0 and time_s < math.inf:
@@ -203,7 +195,6 @@ class Reader:
         self._rewind()
 
     def _rewind(self) -> None:
-        self._key_s = None
         self._container.seek(round(self._info.start_s * av.time_base))
 
 

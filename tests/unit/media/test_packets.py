@@ -21,15 +21,17 @@ SECONDS, FPS = 20, 25
 SIZE = (64, 48)
 
 
-@pytest.fixture(scope="module", params=["key frames only", "closed", "open", "one group"])
+@pytest.fixture(scope="module", params=["key frames only", "closed", "open", "one group", "leading"])
 def clip(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clips") / "a.mp4"
+    if request.param == "leading":  # x265's groups are open: pictures shown before a key frame follow it in the file
+        return clock.write(path, seconds=SECONDS, fps=FPS, size=SIZE, codecs=("libx265", "aac"), gop=12)
     options = {
         "key frames only": {"g": "1"},
         "closed": {"g": "12", "bf": "3", "x264-params": "scenecut=0:b-pyramid=normal"},
         "open": {"g": "12", "bf": "3", "x264-params": "scenecut=0:b-pyramid=normal:open-gop=1"},
         "one group": {"g": "600", "bf": "3", "x264-params": "scenecut=0"},
     }[request.param]
-    path = tmp_path_factory.mktemp("clips") / "a.mp4"
     frames = (clock.picture(k, *SIZE) for k in range(SECONDS * FPS))
     wave = clock.wave(0, SECONDS, 22050)
     write_video(path, frames, FPS, wave, 22050, options=options)
