@@ -135,11 +135,11 @@ def test_features_that_unpack_without_end(tmp_path: Path) -> None:
     shape = b"{'descr': '<f4', 'fortran_order': False, 'shape': (200000000,), }"
     with zipfile.ZipFile(tmp_path / "f.npz", "w", zipfile.ZIP_DEFLATED) as packed, packed.open("a.npy", "w") as member:
         member.write(head + shape.ljust(117) + b"\n")
-        for _ in range(800):
+        for _ in range(150):
             member.write(bytes(1_000_000))
-    assert (tmp_path / "f.npz").stat().st_size < 1_000_000
+    assert (tmp_path / "f.npz").stat().st_size < 200_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ManifestError, match=r"f.npz: .*a.npy unpacks to 762 MB, nearly all alike"):
+    with pytest.raises(ManifestError, match=r"f.npz: .*a.npy unpacks to 143 MB, nearly all alike"):
         read_features(tmp_path, ["f.npz#a"])
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
