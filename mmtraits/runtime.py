@@ -55,6 +55,7 @@ class Predictor:
         self._open = partial(_open_session, found.files[GRAPH], found.root / GRAPH, threads, device)
         self._opened: onnxruntime.InferenceSession | None = None
         self._lock = Lock()
+        self.in_caller = device == "cpu" and threads == 1  # a pass computes in the thread that asks for it
         if not later:
             self.open()
 
