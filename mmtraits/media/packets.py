@@ -75,7 +75,7 @@ class Reader:
 
     def start(self, start_s: float) -> None:
         """Go to a key frame before `start_s` where that saves work and is safe; else stay at the beginning."""
-        if start_s < _SEEK_FROM_S:
+        if start_s < _SEEK_FROM_S or self._key_s(start_s) > start_s - _SEEK_FROM_S:  # there a jump does it
             return
         target = round((start_s - _LEAD_S + self._info.start_s) * av.time_base)
         try:
@@ -160,19 +160,27 @@ class Reader:
 
     def _jump(self, now_s: float, lead_s: float) -> None:
         """Go on at the last key frame before the next wanted time that the index names, where it is well ahead."""
-        base = self._base
-        target = math.floor((self.next_s - lead_s + self._info.start_s) * base.denominator / base.numerator)
-        key = self._index.search_timestamp(target, backward=True, any_frame=False)
-        if key < 0 or seconds(self._index[key].timestamp, base) - self._info.start_s < now_s + _JUMP_FROM_S:
+        target_s = self.next_s - lead_s
+        if (key_s := self._key_s(target_s)) == -math.inf or key_s < now_s + _JUMP_FROM_S:
             return
         self._jump_lead_s = lead_s
         self._held, self._held_bytes, self._fed = [], 0, False
         self._on_skip()
         try:
-            self._container.seek(target, stream=self._video)  # empties the decoder
+            self._container.seek(self._stamp(target_s), stream=self._video)  # empties the decoder
         except Exception as error:
             _log.debug("no jump: %s", error)
             self._read_through()
+
+    def _key_s(self, time_s: float) -> float:
+        """Of the last key frame that is decoded before a time, as far as the index tells; else -inf."""
+        if self._index is None:
+            return -math.inf
+        key = self._index.search_timestamp(self._stamp(time_s), backward=True, any_frame=False)
+        return -math.inf if key < 0 else seconds(self._index[key].timestamp, self._base) - self._info.start_s
+
+    def _stamp(self, time_s: float) -> int:
+        return int((time_s + self._info.start_s) * self._base.denominator // self._base.numerator)
 
     def _landed(self, packet: Any, time_s: float) -> bool:
         """Whether a jump came out where it should; else the next one leads more, or the file is read through.
