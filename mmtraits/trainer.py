@@ -58,9 +58,7 @@ def _callbacks(folder: Path, config: RunConfig, progress: bool) -> list[Callback
     options = config.trainer
     # At the very end of an epoch: Lightning resumes from there exactly, and not from the validation inside the epoch.
     saving: dict[str, Any] = {"dirpath": folder, "enable_version_counter": False, "save_on_train_epoch_end": True}
-    callbacks: list[Callback] = [ModelCheckpoint(**saving, filename="last")]
-    if progress:
-        callbacks.append(RichProgressBar(refresh_rate=20))
+    callbacks: list[Callback] = [RichProgressBar(refresh_rate=20)] if progress else []
     if options.average_weights:
         callbacks.append(WeightAveraging(use_buffers=False, avg_fn=_average(options.average_weights)))
     if options.patience is not None:
@@ -68,7 +66,8 @@ def _callbacks(folder: Path, config: RunConfig, progress: bool) -> list[Callback
             EarlyStopping(options.monitor, mode=options.mode, patience=options.patience, check_finite=False)
         )
         callbacks.append(ModelCheckpoint(**saving, filename="best", monitor=options.monitor, mode=options.mode))
-    return callbacks
+    # After `best`: its checkpoint then knows which epoch was the best, also where the process is killed between the two.
+    return [*callbacks, ModelCheckpoint(**saving, filename="last")]
 
 
 def _average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:

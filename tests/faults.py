@@ -223,6 +223,13 @@ CASES: dict[int, tuple[str, tuple[str, ...]]] = {
             "unit/test_predict.py::test_other_clips_and_limits_are_refused",
         ),
     ),
+    28: (
+        "a kill while a checkpoint is saved",
+        (
+            "e2e/test_killed_training.py::test_a_kill_during_a_save_costs_at_most_its_epoch",
+            "unit/test_train.py::test_the_last_checkpoint_knows_the_best_of_its_own_epoch",
+        ),
+    ),
     29: (
         "a batch too large for the memory",
         ("unit/test_embedding.py::test_a_batch_too_large_for_the_memory_is_halved_and_no_row_suffers",),
@@ -257,6 +264,4 @@ CASES: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
 }
 
-OPEN: dict[int, str] = {
-    28: "kill -9 while a checkpoint is saved, 20 times (an interruption at an epoch is in unit/test_train.py)",
-}
+OPEN: dict[int, str] = {}

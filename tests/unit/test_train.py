@@ -16,6 +16,7 @@ from mmtraits.config import RunConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.errors import ConfigError, MMTraitsError
 from mmtraits.train import fit, predict
+from mmtraits.weights import loaded
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,13 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(corpus
         for row in rows:
             del row["seconds"]
     assert told[0] == told[1]
+
+
+def test_the_last_checkpoint_knows_the_best_of_its_own_epoch(corpus, tmp_path) -> None:
+    run = fit(config(corpus, trainer__max_epochs=1), root=tmp_path)  # a kill between two saves must not lose it
+    states = loaded(run / "single" / "last.ckpt")["callbacks"].values()
+    (best,) = (state for state in states if state.get("monitor"))
+    assert float(best["best_model_score"]) == pytest.approx(float(table(run / "single" / "metrics.csv")[0]["val_loss"]))
 
 
 def test_an_interruption_can_be_followed_by_another(corpus, tmp_path) -> None:
