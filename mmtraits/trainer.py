@@ -66,7 +66,7 @@ def _callbacks(folder: Path, config: RunConfig, progress: bool) -> list[Callback
             EarlyStopping(options.monitor, mode=options.mode, patience=options.patience, check_finite=False)
         )
         callbacks.append(ModelCheckpoint(**saving, filename="best", monitor=options.monitor, mode=options.mode))
-    # After `best`: its checkpoint then knows which epoch was the best, also where the process is killed between the two.
+    # After `best`: what is resumed then knows which epoch was the best, also after a kill between the two saves.
     return [*callbacks, ModelCheckpoint(**saving, filename="last")]
 
 

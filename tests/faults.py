@@ -1,7 +1,6 @@
 """Which tests hold each of the 34 fault cases: bad input, damage, crashes, hostile files, interruptions.
 
-Number -> what happens, and the tests (below tests/, class names left out). A case without a test is in `OPEN`, with
-what is missing.
+Number -> what happens, and the tests (below tests/, class names left out).
 """
 
 from __future__ import annotations
@@ -263,5 +262,3 @@ CASES: dict[int, tuple[str, tuple[str, ...]]] = {
         ("e2e/test_no_network.py::test_predicting_opens_no_socket",),
     ),
 }
-
-OPEN: dict[int, str] = {}
