@@ -51,8 +51,11 @@ def _seeds(systems: list[Side]) -> Iterator[Finding]:
 def _floors(found: SideBySide) -> Iterator[Finding]:
     """Systems whose mean absolute error does not clearly beat a constant's."""
     for pair in found.floor_pairs:
-        if pair.metric == "mae" and pair.mean.value is not None and verdict("mae", pair.mean, holm=True) != "better":
-            text = f"{pair.first}: not clearly better than the {pair.second} (MAE {_told(pair.mean)})."
+        if pair.metric != "mae" or pair.mean.value is None:
+            continue
+        if (known := verdict("mae", pair.mean, holm=True)) != "better":
+            how = "worse" if known == "worse" else "not clearly better"
+            text = f"{pair.first}: {how} than the {pair.second} (MAE {_told(pair.mean)})."
             yield Finding(level="warn", kind="floor_not_beaten", text=text)
 
 

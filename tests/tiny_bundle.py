@@ -11,11 +11,15 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import onnx
+import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from mmtraits import bundle
 from mmtraits.bundle import FORMAT_VERSION
+from mmtraits.errors import BundleError
 from mmtraits.schema import FrameSpec, InputSpec, TextSpec, Trait, TraitSchema, WaveSpec
 from mmtraits.unlike import Ranges
 
@@ -125,3 +129,9 @@ def write_tiny_bundle(
         info |= {"distance": "distance", "unlike": ranges.to_dict()}
     (folder / "bundle.json").write_text(json.dumps(info | changes))
     return folder
+
+
+def refused(folder: Path, message: str, **changes: Any) -> None:
+    """Assert that the tiny bundle with these changes is refused in these words."""
+    with pytest.raises(BundleError, match=message):
+        bundle.read(write_tiny_bundle(folder, **changes))

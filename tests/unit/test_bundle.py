@@ -13,18 +13,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from tiny_bundle import SPECS, write_tiny_bundle
+from tiny_bundle import SPECS, refused, write_tiny_bundle
 
 from mmtraits import bundle
 from mmtraits.errors import BundleError
 from mmtraits.media.text import Tokenizer
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Raw
-
-
-def refused(folder: Any, message: str, **changes: Any) -> None:
-    with pytest.raises(BundleError, match=message):
-        bundle.read(write_tiny_bundle(folder, **changes))
 
 
 @pytest.fixture

@@ -334,6 +334,10 @@ def test_a_floor_that_is_not_beaten_is_told(made: tuple[Path, SideBySide]) -> No
     assert [text.split(" (")[0] for text in told] == [
         f"half: not clearly better than the {floor}" for floor in ("training mean", "training median")
     ]
+    clearly = difference(0.001, 0.2).model_copy(update={"p_holm": 0.001})
+    clear = [p.model_copy(update={"mean": clearly}) for p in pairs]
+    told = findings(found.model_copy(update={"floor_pairs": clear}))["floor_not_beaten"]
+    assert told and all(": worse than the training " in text for text in told)
 
 
 def test_the_page_holds_every_number_and_loads_nothing(made: tuple[Path, SideBySide]) -> None:

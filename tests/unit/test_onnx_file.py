@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from tiny_bundle import GRAPH, WITH_DISTANCE, write_tiny_bundle
+from tiny_bundle import GRAPH, WITH_DISTANCE, refused, write_tiny_bundle
 
 from mmtraits import bundle, onnx_file
 from mmtraits.errors import BundleError
@@ -33,11 +33,6 @@ def changed(change: Any) -> bytes:
     model = onnx.parser.parse_model(GRAPH)
     change(model)
     return bytes(model.SerializeToString())
-
-
-def refused(folder: Any, message: str, **changes: Any) -> None:
-    with pytest.raises(BundleError, match=message):
-        bundle.read(write_tiny_bundle(folder, **changes))
 
 
 @pytest.fixture
