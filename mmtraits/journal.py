@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from mmtraits.data.features import feature_file
 from mmtraits.errors import ConfigError, JobError
 from mmtraits.media import turns
+from mmtraits.media.cache import UNREADABLE, file_digest
 from mmtraits.schema import Clip
 
 NAME = "job.sqlite"
@@ -236,11 +237,8 @@ def _stamp(path: Path | None) -> Stamp | None:
 
 @lru_cache(maxsize=256)  # a table of vectors is named by many clips
 def _digest(path: Path, _: Stamp) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
+    found = file_digest(path)
+    return "" if found == UNREADABLE else found
 
 
 def _fingerprint(clips: Sequence[Clip]) -> str:

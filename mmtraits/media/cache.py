@@ -26,6 +26,7 @@ from mmtraits.schema import Raw
 
 logger = logging.getLogger(__name__)
 PACK_BYTES = 64 << 20
+UNREADABLE = "unreadable"  # in place of a digest
 _CODES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 
 
@@ -169,9 +170,9 @@ def _write(folder: Path, content: bytes) -> Path:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, or `unreadable`."""
+    """sha256 of a file's bytes, or `UNREADABLE`."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return "unreadable"
+        return UNREADABLE

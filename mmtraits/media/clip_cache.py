@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from mmtraits.media import turns
 from mmtraits.media.assemble import Window
-from mmtraits.media.cache import file_digest
+from mmtraits.media.cache import UNREADABLE, file_digest
 from mmtraits.media.load import Ending
 from mmtraits.media.shelf import ABSENT, DAMAGE, Draft, Shelf, get_array, put_array
 from mmtraits.packages import located
@@ -30,7 +30,6 @@ from mmtraits.schema import Clip, InputSpec, Raw, TextSpec, Windowing
 
 logger = logging.getLogger(__name__)
 Item = Window | Ending
-UNREADABLE = "unreadable"  # what `file_digest` says
 TRANSIENT = frozenset({"timeout", "out_of_memory", "decoder_crash"})
 CLIPS, ROWS = "clips", "rows"
 _LIBRARIES = (
