@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from mmtraits import views
 from mmtraits.errors import ConfigError, joined
-from mmtraits.evaluation import Estimate, Evaluation
+from mmtraits.evaluation import views
+from mmtraits.evaluation.contents import Estimate, Evaluation
 from mmtraits.report import STATEMENT, environment
 from mmtraits.schema import TraitSchema
 

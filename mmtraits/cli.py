@@ -219,7 +219,7 @@ def evaluate(
     from mmtraits.config import load
     from mmtraits.errors import ConfigError
     from mmtraits.evaluate import evaluate as run
-    from mmtraits.evaluation import to_text
+    from mmtraits.evaluation.contents import to_text
 
     if manifest is None and not (source / "config.yaml").is_file():
         raise ConfigError(f"{source}: no run, whose config names a manifest; name one with --manifest")
@@ -242,7 +242,7 @@ def compare(
     """Several systems under one protocol: one table with intervals, and their differences."""
     overrides = [one for one in systems or [] if "=" in one and not Path(one).exists()]
     from mmtraits.compare import compare as run
-    from mmtraits.side_by_side import to_text
+    from mmtraits.evaluation.side_by_side import to_text
 
     with bar("Extracting") as extracting:
         result = run(

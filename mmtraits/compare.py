@@ -17,34 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtraits import (
-    __version__,
-    bootstrap,
-    config,
-    metrics,
-    parts,
-    report,
-    run,
-    scored_run,
-    side_findings,
-    train,
-    units,
-    views,
-)
-from mmtraits import evaluation as types
+from mmtraits import __version__, config, metrics, parts, report, run, train
 from mmtraits.config import RunConfig
 from mmtraits.data import leakage
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, MMTraitsError, joined
 from mmtraits.evaluate import fingerprint
-from mmtraits.evaluation import Comparison, System, Table
+from mmtraits.evaluation import bootstrap, scored_run, side_findings, units, views
+from mmtraits.evaluation import contents as types
+from mmtraits.evaluation.contents import Comparison, System, Table
+from mmtraits.evaluation.scored import Scored, Scores
+from mmtraits.evaluation.side_by_side import Pair, Side, SideBySide, Spread
+from mmtraits.evaluation.systems import MEAN, MEDIAN, ORDERS, RESAMPLES
+from mmtraits.evaluation.units import Units
 from mmtraits.extract import Progress
 from mmtraits.schema import TraitSchema
-from mmtraits.scored import Scored, Scores
-from mmtraits.side_by_side import Pair, Side, SideBySide, Spread
-from mmtraits.systems import MEAN, MEDIAN, ORDERS, RESAMPLES
-from mmtraits.units import Units
 
 logger = logging.getLogger(__name__)
 OF_SEEDS = ("one_minus_mae", "pearson", "ccc")

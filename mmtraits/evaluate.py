@@ -16,31 +16,19 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtraits import (
-    __version__,
-    card,
-    coverage,
-    fairness,
-    findings,
-    group_findings,
-    metrics,
-    report,
-    robustness,
-    scored_bundle,
-    systems,
-    units,
-)
-from mmtraits import evaluation as types
+from mmtraits import __version__, card, fairness, metrics, report
 from mmtraits.bundle import read_bundle
 from mmtraits.data import leakage
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.texts import transcripts
 from mmtraits.errors import ConfigError
-from mmtraits.evaluation import Coverage, Evaluation, Leakage, Picture, Robustness
+from mmtraits.evaluation import contents as types
+from mmtraits.evaluation import coverage, findings, group_findings, robustness, scored_bundle, systems, units
+from mmtraits.evaluation.contents import Coverage, Evaluation, Leakage, Picture, Robustness
+from mmtraits.evaluation.scored import Scored, Scores, Split, digest, to_calibrate
+from mmtraits.evaluation.units import Units
 from mmtraits.schema import TraitSchema
-from mmtraits.scored import Scored, Scores, Split, digest, to_calibrate
-from mmtraits.units import Units
 
 RESAMPLES = {**systems.RESAMPLES, "groups": 1_000}
 POINTS, BINS = 400, 10  # of pictures
@@ -96,7 +84,7 @@ def _read(source: Path, manifest: Manifest, split: Split, device: Literal["cpu",
     if (source / "bundle.json").is_file():
         return scored_bundle.score(source, manifest, split, device)
     if (source / "run.json").is_file():
-        from mmtraits import scored_run  # brings torch in, which a bundle does not need
+        from mmtraits.evaluation import scored_run  # brings torch in, which a bundle does not need
 
         return scored_run.score(source, manifest, split, device)
     raise ConfigError(f"{source}: neither run.json nor bundle.json; expected what train or export wrote")
@@ -247,7 +235,7 @@ def _sensitive(
     source: Path, manifest: Manifest, said: Scored, known: Robustness, device: Literal["cpu", "cuda"]
 ) -> dict[str, Any]:
     """Disturbed copies of a bundle's clips, scored again, and the clips in windows of other lengths."""
-    from mmtraits import nuisance
+    from mmtraits.evaluation import nuisance
     from mmtraits.runtime import Predictor
 
     predictor = Predictor(source, device=device)

@@ -22,7 +22,7 @@ import onnxruntime
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mmtraits import __version__, calibrate, card, config, evaluation, graph, ranges, scored_run
+from mmtraits import __version__, calibrate, card, config, graph, ranges
 from mmtraits import run as runs
 from mmtraits.bundle import FORMAT_VERSION, GRAPH
 from mmtraits.calibrate import Calibration, Method
@@ -31,12 +31,13 @@ from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, joined
 from mmtraits.evaluate import evaluate, fingerprint
-from mmtraits.evaluation import Evaluation
+from mmtraits.evaluation import contents, scored_run
+from mmtraits.evaluation.contents import Evaluation
+from mmtraits.evaluation.scored import Scored, digest, to_calibrate, training_mean, training_median
 from mmtraits.media.text import Tokenizer
 from mmtraits.model import TraitModel
 from mmtraits.runtime import Predictor
 from mmtraits.schema import InputSpec, TargetTransform, TextSpec, TraitSchema, Windowing
-from mmtraits.scored import Scored, digest, to_calibrate, training_mean, training_median
 from mmtraits.unlike import Ranges
 
 
@@ -262,7 +263,7 @@ def _evaluation(run: Path, manifest: Manifest, *, tested: bool) -> Evaluation | 
         return None
     known = run / "evaluation.json"
     if known.is_file():
-        found = evaluation.read(known)
+        found = contents.read(known)
         if found.split == "test" and fingerprint(run, manifest).items() <= found.provenance.items():
             return found
     return evaluate(run, manifest)

@@ -182,7 +182,8 @@ def fingerprint(part: Part, encoder: torch.nn.Module) -> str:
 @cache
 def _media_code() -> str:
     package = Path(__file__).parent
-    files = [*sorted((package / "media").rglob("*.py")), package / "spectra.py", package / "weights.py"]
+    shared = (path for folder in ("media", "networks") for path in sorted((package / folder).rglob("*.py")))
+    files = [*shared, package / "weights.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

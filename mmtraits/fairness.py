@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtraits.evaluation import Audit, Estimate, Gap, Group, GroupRow, number
+from mmtraits.evaluation.contents import Audit, Estimate, Gap, Group, GroupRow, number
 from mmtraits.schema import TraitSchema
 
 Matrix = NDArray[np.float64]

@@ -18,13 +18,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
-from mmtraits import __version__, report, transcripts
-from mmtraits.batches import Batches, Waiting, group_size, passes_at_once
+from mmtraits import __version__, report
 from mmtraits.errors import ConfigError, JobError, MediaError
 from mmtraits.heard import Heard
-from mmtraits.inputs import Inputs, Vectors, wanted
-from mmtraits.journal import Done, Journal, Stamp, paths_of, sealed, stamps_of
-from mmtraits.kept import Kept
+from mmtraits.jobs import transcripts
+from mmtraits.jobs.batches import Batches, Waiting, group_size, passes_at_once
+from mmtraits.jobs.inputs import Inputs, Vectors, wanted
+from mmtraits.jobs.journal import Done, Journal, Stamp, paths_of, sealed, stamps_of
+from mmtraits.jobs.kept import Kept
 from mmtraits.media import speech
 from mmtraits.media.clip_cache import ClipCache, recipe
 from mmtraits.media.load import Ending
@@ -241,7 +242,7 @@ def _on_ray(
     decoding: Decoding,
 ) -> Iterator[list[Done]]:
     """As `rows`, in any order: each actor decodes in a process of its own, which may break."""
-    from mmtraits import ray_engine
+    from mmtraits.jobs import ray_engine
 
     one_each = replace(decoding, workers=min(decoding.workers, 1))
     given = (Path.cwd(), predictor.root, device, batch(), inputs.folder, one_each)

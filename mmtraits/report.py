@@ -16,11 +16,11 @@ from typing import Any, TextIO
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from mmtraits import views
-from mmtraits.evaluation import Evaluation
+from mmtraits.evaluation import views
+from mmtraits.evaluation.contents import Evaluation
+from mmtraits.evaluation.side_by_side import SideBySide
+from mmtraits.evaluation.views import label
 from mmtraits.schema import REASONS, Clip, Trait, TraitSchema, TraitScores
-from mmtraits.side_by_side import SideBySide
-from mmtraits.views import label
 
 Record = dict[str, Any]  # one row: the columns of results.csv, then `details`
 

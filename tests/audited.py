@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmtraits import fairness
-from mmtraits.evaluation import Audit, Group
+from mmtraits.evaluation.contents import Audit, Group
 from mmtraits.schema import Trait, TraitSchema
 
 SCHEMA = TraitSchema(

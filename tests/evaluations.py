@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from mmtraits.evaluation import (
+from mmtraits.evaluation.contents import (
     Audit,
     Bin,
     Change,

@@ -19,11 +19,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mmtraits import questionnaire as questionnaires
 from mmtraits.data import manifest as manifests
 from mmtraits.data.prepare import Contents, Dropped, finish, run
 from mmtraits.data.texts import said
 from mmtraits.errors import ManifestError
+from mmtraits.llm import questionnaire as questionnaires
 
 IPIP50 = Path(__file__).resolve().parents[1] / "configs" / "questionnaires" / "ipip50.yaml"
 KINDS = ("answers", "states", "poles")
@@ -66,7 +66,7 @@ def prepare(
     texts = {clip.id: text for clip in corpus.clips if (text := said(clip)) is not None}
     if not texts:
         raise ManifestError(f"{corpus.path}: no clip has words; nothing was written")
-    from mmtraits.llm_answers import SENTENCES, Kind, ask
+    from mmtraits.llm.answers import SENTENCES, Kind, ask
 
     options = {"max_ids": max_ids, "device": device}
     made = ask(cast(Kind, kind), asked, list(texts.values()), model or SENTENCES, cache, **options)

@@ -74,7 +74,7 @@ def prepare(
         [_shaken(text, rate, np.random.default_rng([seed, n, *text.encode()])) for text in texts] for n in range(copies)
     ]
     if model:
-        from mmtraits.llm_text import Writer, reworded
+        from mmtraits.llm.text import Writer, reworded
 
         writer = Writer(model, max_ids=max_ids, device=device)
         prompts = [prompt.replace("{text}", text) for text in texts]

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from mmtraits import evaluation
+from mmtraits.evaluation import contents
 
 TARGET = Path(__file__).parents[1] / "mmtraits/templates/evaluation.schema.json"
 
 if __name__ == "__main__":
-    TARGET.write_text(json.dumps(evaluation.json_schema(), indent=1) + "\n", encoding="utf-8")
+    TARGET.write_text(json.dumps(contents.json_schema(), indent=1) + "\n", encoding="utf-8")

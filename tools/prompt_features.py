@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmtraits import prompts as prompt_sets
 from mmtraits.data import manifest as manifests
 from mmtraits.data.prepare import Contents, Dropped, finish, run
 from mmtraits.data.texts import said
 from mmtraits.errors import ManifestError
-from mmtraits.prompts import PromptSet
+from mmtraits.llm import prompts as prompt_sets
+from mmtraits.llm.prompts import PromptSet
 from mmtraits.schema import Clip
 
 
@@ -65,7 +65,7 @@ def prepare(
     asked = _asked(corpus.clips, wording, trait, dropped)
     if not asked:
         raise ManifestError("\n".join([f"{corpus.path}: no clip to ask about; nothing was written", *dropped.lines()]))
-    from mmtraits.llm_text import Embedder, embed
+    from mmtraits.llm.text import Embedder, embed
 
     embedder = Embedder(model, pool="mean" if pool == "mean" else "last", max_ids=max_ids, device=device)
     vectors, computed, cut = embed(embedder, list(asked.values()), wording.digest, cache)

@@ -27,8 +27,8 @@ from mmtraits.data.manifest import Manifest
 from mmtraits.data.prepare import Dropped, finish, run
 from mmtraits.data.splits import MADE
 from mmtraits.errors import ConfigError, ManifestError
+from mmtraits.evaluation.scored import check_traits
 from mmtraits.schema import TraitSchema
-from mmtraits.scored import check_traits
 
 Scores = NDArray[np.float64]
 

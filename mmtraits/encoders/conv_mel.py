@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
-from mmtraits import spectra
 from mmtraits.layers import Standardize, hidden, placed
+from mmtraits.networks import spectra
 from mmtraits.schema import WaveSpec
 from mmtraits.tokens import Tokens
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchaudio.transforms import FrequencyMasking, TimeMasking
 
-from mmtraits import spectra, vit
 from mmtraits.layers import hidden
+from mmtraits.networks import spectra, vit
 from mmtraits.schema import WaveSpec
 from mmtraits.tokens import Tokens
 

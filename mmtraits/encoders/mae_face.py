@@ -8,9 +8,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from mmtraits import vit
-from mmtraits.frames import Normalize
 from mmtraits.layers import hidden, masked_mean
+from mmtraits.networks import vit
+from mmtraits.networks.frames import Normalize
 from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from mmtraits.layers import hidden, present
-from mmtraits.residual import FRAMES, Residual
+from mmtraits.networks.residual import FRAMES, Residual
 from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 

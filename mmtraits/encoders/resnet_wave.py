@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from mmtraits.layers import hidden, pooled
-from mmtraits.residual import WAVE, Residual
+from mmtraits.networks.residual import WAVE, Residual
+from mmtraits.networks.spectra import sample_counts
 from mmtraits.schema import WaveSpec
-from mmtraits.spectra import sample_counts
 from mmtraits.tokens import Tokens
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from timm.data import resolve_data_config
 from torch import nn
 
-from mmtraits.frames import Normalize, over_real
 from mmtraits.layers import hidden, placed
+from mmtraits.networks.frames import Normalize, over_real
 from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 from mmtraits.weights import Frozen, Storage, load

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor, nn
 from torchvision import models
 
-from mmtraits.frames import Normalize, over_real
 from mmtraits.layers import hidden, masked_mean, placed
+from mmtraits.networks.frames import Normalize, over_real
 from mmtraits.schema import FrameSpec
 from mmtraits.tokens import Tokens
 from mmtraits.weights import Frozen, Storage, load

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torchaudio.functional import create_dct, melscale_fbanks
 
-from mmtraits import spectra
 from mmtraits.layers import Standardize, hidden, masked_mean
+from mmtraits.networks import spectra
 from mmtraits.schema import WaveSpec
 from mmtraits.tokens import Tokens
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from mmtraits import vit
 from mmtraits.layers import FeedForward, concat, hidden, masked_mean, present
+from mmtraits.networks import vit
 from mmtraits.tokens import Tokens
 
 TINY = ({"size": "tiny"},)

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from mmtraits import vit
 from mmtraits.data.batch import Batch
 from mmtraits.layers import concat, hidden, masked_mean, present
 from mmtraits.model import TraitModel
+from mmtraits.networks import vit
 from mmtraits.tokens import Tokens
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtraits import evaluation
-from mmtraits.evaluation import Evaluation, System
+from mmtraits.evaluation import contents
+from mmtraits.evaluation.contents import Evaluation, System
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "first_impressions.yaml"
@@ -54,7 +54,7 @@ def trained(work: Path, name: str, *overrides: str) -> None:
 def evaluated(work: Path, name: str, split: str = "test") -> Evaluation:
     mmtraits, out = Path(sys.executable).parent / "mmtraits", work / f"{name}-{split}"
     command([mmtraits, "evaluate", f"checkpoints/{name}", "--split", split, "--out", out], work)
-    return evaluation.read(out / "evaluation.json")
+    return contents.read(out / "evaluation.json")
 
 
 def system(found: Evaluation, rows: str, name: str) -> System:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mmtraits import evaluation
 from mmtraits.data import manifest, synthetic
-from mmtraits.evaluation import Evaluation
+from mmtraits.evaluation import contents
+from mmtraits.evaluation.contents import Evaluation
 
 ROOT = Path(__file__).parents[2]
 STREAMS = ("text", "voice", "face")
@@ -100,7 +100,7 @@ def spoilt(work: Path, name: str, **changes: object) -> Path:
 
 def evaluated(work: Path, corpus: Path) -> Evaluation:
     mmtraits("evaluate", "checkpoints/synthetic", "--manifest", corpus, "--out", corpus.parent, cwd=work)
-    return evaluation.read(corpus.parent / "evaluation.json")
+    return contents.read(corpus.parent / "evaluation.json")
 
 
 @pytest.mark.slow

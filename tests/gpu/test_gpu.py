@@ -17,13 +17,13 @@ from tiny_bundle import SPECS, greedy, write_tiny_bundle
 
 from mmtraits import config as configs
 from mmtraits import parts, run
-from mmtraits.batches import Waiting, score
 from mmtraits.data import manifest as manifests
 from mmtraits.data import synthetic
 from mmtraits.data.batch import collate
 from mmtraits.data.dataset import WindowDataset
 from mmtraits.extract import extract
 from mmtraits.heard import Heard
+from mmtraits.jobs.batches import Waiting, score
 from mmtraits.media.decoded import from_arrays
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Raw

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from mmtraits.encoders import mae_audio
-from mmtraits.spectra import Fbank
+from mmtraits.networks.spectra import Fbank
 from mmtraits.tokens import Tokens
 
 

@@ -18,8 +18,8 @@ from mmtraits import parts
 from mmtraits.encoders import resnet_wave
 from mmtraits.errors import MMTraitsError
 from mmtraits.heads.cr_net import Config, Head
+from mmtraits.networks.residual import Convolution
 from mmtraits.objectives import bins
-from mmtraits.residual import Convolution
 from mmtraits.schema import FrameSpec, WaveSpec
 from mmtraits.train import fit
 

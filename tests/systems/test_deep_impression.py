@@ -17,7 +17,7 @@ from mmtraits import config, model, parts
 from mmtraits.encoders import resnet_frames, resnet_wave
 from mmtraits.export import Facts, write_bundle
 from mmtraits.extract import extract
-from mmtraits.residual import WAVE, BatchNorm, Convolution, Residual
+from mmtraits.networks.residual import WAVE, BatchNorm, Convolution, Residual
 from mmtraits.runtime import Predictor
 from mmtraits.schema import FrameSpec, TargetTransform, Trait, TraitSchema, WaveSpec, Windowing
 from mmtraits.tokens import Tokens

@@ -10,10 +10,11 @@ import pytest
 import tiny_language_model
 from tool_scripts import checksums_hold, tool
 
-from mmtraits import config, parts, questionnaire
+from mmtraits import config, parts
 from mmtraits.data import manifest as manifests
 from mmtraits.data.features import read_features
 from mmtraits.data.manifest import Manifest, read, write
+from mmtraits.llm import questionnaire
 from mmtraits.schema import Clip, Trait, TraitSchema
 from mmtraits.train import fit
 

@@ -14,13 +14,14 @@ from planted import config, plant
 from small_models import padded
 
 from mmtraits import config as configs
-from mmtraits import metrics, run, scored_run
+from mmtraits import metrics, run
 from mmtraits.compare import compare
 from mmtraits.config import RunsConfig
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError
 from mmtraits.evaluate import evaluate
+from mmtraits.evaluation import scored_run
 from mmtraits.export import export
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Raw

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from small_models import SCHEMA, transform
 from torch import Tensor, nn
 
-from mmtraits import config, model, parts, vit
+from mmtraits import config, model, parts
 from mmtraits.data.manifest import write
 from mmtraits.encoders import mae_audio, mae_face
 from mmtraits.errors import ConfigError
 from mmtraits.fusion import shared_block
+from mmtraits.networks import vit
 from mmtraits.objectives import masked_autoencoder
 from mmtraits.schema import FrameSpec, WaveSpec
 from mmtraits.tokens import Tokens

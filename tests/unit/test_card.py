@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from tiny_bundle import SCHEMA, SPECS
 
-from mmtraits import calibrate, card, report, views
+from mmtraits import calibrate, card, report
 from mmtraits.errors import ConfigError
+from mmtraits.evaluation import views
 
 ROWS = np.linspace(0, 1, 40).reshape(20, 2)
 

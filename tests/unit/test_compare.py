@@ -13,12 +13,13 @@ import planted
 import pytest
 from typer.testing import CliRunner
 
-from mmtraits import cli, compare, config, metrics, report, run, side_findings
+from mmtraits import cli, compare, config, metrics, report, run
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError
-from mmtraits.evaluation import Difference
-from mmtraits.side_by_side import Pair, SideBySide, to_text
+from mmtraits.evaluation import side_findings
+from mmtraits.evaluation.contents import Difference
+from mmtraits.evaluation.side_by_side import Pair, SideBySide, to_text
 
 STREAM_A = {"a": {"use": "precomputed", "size": 6, "width": 16}}
 

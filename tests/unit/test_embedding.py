@@ -184,7 +184,7 @@ STARVED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from mmtraits.batches import Waiting, score
+from mmtraits.jobs.batches import Waiting, score
 from mmtraits.heard import Heard
 from mmtraits.media.decoded import from_arrays
 from mmtraits.runtime import Predictor

@@ -13,14 +13,15 @@ from tiny_bundle import SCHEMA as TINY
 from tiny_bundle import write_tiny_bundle
 from tiny_run import SCHEMA, corpus, saying, trained
 
-from mmtraits import calibrate, card, evaluation, metrics, robustness, run, scored_run
+from mmtraits import calibrate, card, metrics, run
 from mmtraits.data import manifest as manifests
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ConfigError, ManifestError
 from mmtraits.evaluate import evaluate, fingerprint
-from mmtraits.evaluation import Evaluation
+from mmtraits.evaluation import contents, robustness, scored_run
+from mmtraits.evaluation.contents import Evaluation
+from mmtraits.evaluation.scored import digest
 from mmtraits.schema import Clip
-from mmtraits.scored import digest
 
 ROWS = 40
 Planted = tuple[Path, Manifest, np.ndarray, Evaluation]
@@ -126,7 +127,7 @@ def test_what_is_written(planted: Planted) -> None:
     source, manifest, _, found = planted
     text = (source / "evaluation.json").read_text()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == found.model_dump(mode="json")
-    assert evaluation.to_json(evaluation.read(source / "evaluation.json")) == text
+    assert contents.to_json(contents.read(source / "evaluation.json")) == text
     markdown = (source / "MODEL_CARD.md").read_text()
     card.check(markdown)
     page = (source / "report.html").read_text()
@@ -194,7 +195,7 @@ def test_unfinished_members_and_foreign_clips_are_said(tmp_path: Path) -> None:
         "1 of 4 members are not trained to their end",
         "1 clips of the manifest are in no split of the run: left out",
     ]
-    assert found.rows[0].clips < ROWS and "note: 1 of 4 members" in evaluation.to_text(found)
+    assert found.rows[0].clips < ROWS and "note: 1 of 4 members" in contents.to_text(found)
 
 
 def test_neither_run_nor_bundle(planted: Planted, tmp_path: Path) -> None:
@@ -298,7 +299,7 @@ def test_media_without_labels_show_what_disturbances_and_window_lengths_do(tmp_p
     assert (softer.traits["loudness"].mean or 0) < -0.02 and softer.traits["brightness"].mean == pytest.approx(0)
     assert found.rows == [] and found.pictures == {} and found.intervals == []
     assert [one.kind for one in found.findings] == ["no_labels"]
-    assert "nothing is judged" in evaluation.to_text(found)
+    assert "nothing is judged" in contents.to_text(found)
     card.check((tmp_path / "out" / "MODEL_CARD.md").read_text())
     with pytest.raises(ManifestError):
         evaluate(bundle, media, out=tmp_path / "out")

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from tiny_run import SCHEMA, corpus, saying
 
-from mmtraits import card, evaluation, metrics
+from mmtraits import card, metrics
 from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError
 from mmtraits.evaluate import evaluate
-from mmtraits.evaluation import Evaluation
+from mmtraits.evaluation import contents
+from mmtraits.evaluation.contents import Evaluation
 from mmtraits.schema import Clip
 
 ROWS = 40
@@ -36,7 +37,7 @@ def judged(folder: Path, manifest: Manifest, said: np.ndarray, **changes: Any) -
     json.loads((folder / "run" / "evaluation.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     card.check((folder / "run" / "MODEL_CARD.md").read_text())
     assert "<table" in (folder / "run" / "report.html").read_text()
-    assert evaluation.to_text(found)
+    assert contents.to_text(found)
     return found
 
 
@@ -172,7 +173,7 @@ def test_constant_labels(tmp_path: Path) -> None:
     model = found.rows[0].systems[0].table
     for name in ("pearson", "spearman", "c_index", "ccc", "r2", "spread", "skill"):
         assert model.mean[name].value is None and model.undefined[name] == 2
-    lines = evaluation.to_text(found).splitlines()
+    lines = contents.to_text(found).splitlines()
     calm = next(line for line in lines if line.split()[:1] == ["calm"])
     assert calm.split()[2:] == ["-", "-", "-", "-", "39"]
 

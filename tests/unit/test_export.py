@@ -17,11 +17,11 @@ from mmtraits import run as runs
 from mmtraits.data import manifest as manifests
 from mmtraits.data import splits
 from mmtraits.errors import BundleError, ConfigError
+from mmtraits.evaluation.scored import digest
 from mmtraits.export import Facts, export, write_bundle
 from mmtraits.extract import Extraction
 from mmtraits.runtime import Predictor
 from mmtraits.schema import Clip, Raw, TargetTransform, Windowing
-from mmtraits.scored import digest
 from mmtraits.tokens import Tokens
 
 STREAMS = ("emotion",)  # the quickest to export

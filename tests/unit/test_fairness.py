@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from mmtraits import fairness, group_findings, metrics
-from mmtraits.evaluation import Estimate, Group
+from mmtraits import fairness, metrics
+from mmtraits.evaluation import group_findings
+from mmtraits.evaluation.contents import Estimate, Group
 
 # ---------------------------------------------------------------------------------------------------- values
 

@@ -12,9 +12,9 @@ from jobs import leaky_bundle, sound, sounds, vector_bundle
 from tiny_bundle import write_tiny_bundle
 
 from mmtraits import predict
-from mmtraits.batches import SIZES
 from mmtraits.errors import BundleError, ConfigError, ManifestError
-from mmtraits.journal import Journal
+from mmtraits.jobs.batches import SIZES
+from mmtraits.jobs.journal import Journal
 from mmtraits.unlike import Ranges
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import make_clips
 from measuring import Found, in_turn, medians, ratio, wall_s
 
-from mmtraits.inputs import find
+from mmtraits.jobs.inputs import find
 from mmtraits.media.assemble import Window
 from mmtraits.runtime import Predictor, usable_cores
 from mmtraits.workers import Job, decode

@@ -14,7 +14,7 @@ import make_clips
 from measuring import Found, cpu_s, seconds, wall_s
 
 from mmtraits import predict
-from mmtraits.inputs import find
+from mmtraits.jobs.inputs import find
 from mmtraits.media.assemble import Window
 from mmtraits.runtime import Predictor, usable_cores
 from mmtraits.workers import Job, decode_one

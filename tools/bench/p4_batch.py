@@ -10,7 +10,7 @@ import make_clips
 from measuring import Found, in_turn, medians, wall_s
 
 from mmtraits import predict
-from mmtraits.journal import Journal
+from mmtraits.jobs.journal import Journal
 from mmtraits.runtime import usable_cores
 
 FIXED = (1, 4, 8, 16, 32)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mmtraits.data.manifest import Manifest
 from mmtraits.data.splits import assign
 from mmtraits.errors import ManifestError
+from mmtraits.evaluation.scored import official
 from mmtraits.schema import Clip, Trait, TraitSchema
-from mmtraits.scored import official
 
 SCHEMA = TraitSchema(name="one", traits=(Trait(name="calm", low=0.0, high=1.0),), construct="apparent", judged_by="us")
 

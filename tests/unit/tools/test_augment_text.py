@@ -11,7 +11,7 @@ from tool_scripts import checksums_hold, contents, lines, tool
 
 from mmtraits.data.manifest import Manifest, read
 from mmtraits.data.splits import assign
-from mmtraits.llm_text import Writer, reworded
+from mmtraits.llm.text import Writer, reworded
 
 augment = tool("augment_text")
 WORDS = [

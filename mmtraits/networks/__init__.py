@@ -1,0 +1,1 @@
+"""Networks and front-ends that several encoders share."""
