@@ -11,14 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from functools import cache, partial
+from functools import cache
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmtraits import parts
+from mmtraits import parts, workers
 from mmtraits.config import Part, RunConfig
 from mmtraits.data.batch import to_tokens
 from mmtraits.data.dataset import Held, Window
@@ -35,7 +31,8 @@ from mmtraits.data.manifest import Manifest
 from mmtraits.errors import ManifestError, MMTraitsError, joined
 from mmtraits.media import turns
 from mmtraits.media.cache import Store, Stored, file_digest
-from mmtraits.media.load import LoadedClip, load
+from mmtraits.media.clip_cache import TRANSIENT
+from mmtraits.media.load import Ending, LoadedClip
 from mmtraits.media.sampling import time_covered
 from mmtraits.schema import Clip, FrameSpec, InputSpec, Raw, VectorSpec, WaveSpec, Windowing, join_reasons
 from mmtraits.tokens import Tokens
@@ -206,36 +203,30 @@ def _fill(job: _Job, progress: Progress | None, blanks: Mapping[str, Raw]) -> No
 
 
 def _load_all(job: _Job, missing: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, LoadedClip]]:
-    """Decode the clips, in order, in worker processes when the config asks for them."""
-    workers = job.config.data.workers
-    run = partial(load, backend=job.config.data.backend)
-    calls = (
-        (row, (job.manifest.clips[row], {s: job.encoders[s].spec for s in streams}, job.windowing))
-        for row, streams in missing.items()
+    """Decode the clips, in order, in worker processes when the config asks for them.
+
+    Raises MMTraitsError for what tells of the machine and not of the clip: training rows must not depend on that.
+    """
+    clips, data = job.manifest.clips, job.config.data
+    rows = list(missing)
+    jobs = (
+        workers.Job(clips[row], {s: job.encoders[s].spec for s in missing[row]}, job.windowing, backend=data.backend)
+        for row in rows
     )
-    if workers == 0 or len(missing) < 2:
-        yield from ((row, run(*call)) for row, call in calls)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        waiting: deque[tuple[int, Future[LoadedClip]]] = deque()
-        for row, call in calls:
-            waiting.append((row, pool.submit(run, *call)))
-            if len(waiting) >= 4 * workers:  # bounds what lies decoded in memory
-                yield _received(job, waiting)
-        while waiting:
-            yield _received(job, waiting)
-
-
-def _received(job: _Job, waiting: deque[tuple[int, Future[LoadedClip]]]) -> tuple[int, LoadedClip]:
-    """The first of the clips in work. Raises MMTraitsError where a decoder has taken its process down."""
-    row, future = waiting[0]
-    try:
-        loaded = future.result()
-    except BrokenProcessPool:
-        names = ", ".join(job.manifest.clips[row].id for row, _ in waiting)
-        raise MMTraitsError(f"extract: a worker died over one of the clips {names}; take the broken file out") from None
-    waiting.popleft()
-    return row, loaded
+    windows = []
+    for number, item in workers.decode(jobs, data.workers if len(rows) > 1 else 0):
+        if not isinstance(item, Ending):
+            windows.append(item)
+            continue
+        if failed := TRANSIENT & set(item.reasons):
+            told = f"{join_reasons(failed)} ({item.details.get('error')})"
+            raise MMTraitsError(f"extract: clip {clips[rows[number]].id}: {told}; run again, or take its file out")
+        found = tuple(windows)
+        yield (
+            rows[number],
+            LoadedClip(windows=found, reasons=item.reasons, duration_s=item.duration_s, details=item.details),
+        )
+        windows = []
 
 
 def _chunks(clips: Iterable[tuple[int, LoadedClip]]) -> Iterator[list[tuple[int, LoadedClip]]]:

@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]  # clips done, clips in all
 OUTPUTS = ("results.csv", "results.jsonl", "report.html")
 CACHE_MB = 20_000
 _GROUPS_AT_ONCE = 8  # that an actor of a cluster takes
-_TUNED_FROM = 32  # clips; fewer are done before a larger batch pays
+_TUNED_FROM = 128  # clips; the search for a batch size costs as much as scoring seven of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ _SERVER = """
 import os, signal, sys
 from mmtraits import predict
 from mmtraits.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 for line in sys.stdin:
     child = os.fork()
     if child == 0:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from planted import SCHEMA, config, plant
 
-from mmtraits import parts
+from mmtraits import parts, workers
 from mmtraits.config import Part, RunConfig
 from mmtraits.data.batch import to_tokens
 from mmtraits.data.dataset import Held
 from mmtraits.data.manifest import Manifest
-from mmtraits.errors import ManifestError
+from mmtraits.errors import ManifestError, MMTraitsError
 from mmtraits.extract import absent, extract, fingerprint, run_frontend
 from mmtraits.media.cache import Stored
 from mmtraits.media.load import load
@@ -176,6 +176,21 @@ def test_workers_give_what_one_process_gives(tmp_path, manifest) -> None:
     together = extract(settings(tmp_path / "together", data__workers=2), manifest)
     for first, second in zip(alone.windows, together.windows, strict=True):
         assert np.array_equal(first.streams["sound"].read().data, second.streams["sound"].read().data)
+
+
+def test_a_lack_of_memory_stops_extraction_and_leaves_nothing_wrong(tmp_path, manifest, monkeypatch) -> None:
+    """What tells of the machine must neither be kept nor quietly cost a training row."""
+    decode = workers.decode
+
+    def short_of_memory(jobs, count):
+        for number, item in decode(jobs, count):
+            yield number, workers.failure("out_of_memory", "no room") if number == 1 else item
+
+    monkeypatch.setattr(workers, "decode", short_of_memory)
+    with pytest.raises(MMTraitsError, match=r"extract: clip 1: out_of_memory \(no room\); run again"):
+        extract(settings(tmp_path), manifest)
+    monkeypatch.undo()
+    assert {window.row for window in extract(settings(tmp_path), manifest).windows} == {0, 1, 2}
 
 
 def test_progress_is_told(tmp_path, manifest) -> None:

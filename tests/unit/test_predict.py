@@ -13,6 +13,7 @@ from tiny_bundle import write_tiny_bundle
 
 from mmtraits import predict
 from mmtraits.errors import BundleError, ConfigError, ManifestError
+from mmtraits.jobs import batches
 from mmtraits.jobs.batches import SIZES
 from mmtraits.jobs.journal import Journal
 from mmtraits.unlike import Ranges
@@ -159,10 +160,22 @@ class TestWrongUse:
             predict.run([folder], tmp_path / "out", bundle=bundle)
 
 
+def texts(folder: Path, count: int) -> Path:
+    rows = "".join(f"c{n:03},{'hello ' * (n % 6)}x\n" for n in range(count))
+    (folder / "clips.csv").write_text(f"id,text\n{rows}")
+    return folder / "clips.csv"
+
+
+@pytest.mark.parametrize(("clips", "batch"), [(127, 1), (128, 4)])
+def test_the_best_batch_is_looked_for_where_that_pays(bundle, tmp_path, monkeypatch, clips, batch):
+    monkeypatch.setattr(batches, "tune", lambda predictor: 4)
+    predict.run([], tmp_path / "out", bundle=bundle, manifest=texts(tmp_path, clips))
+    with Journal(tmp_path / "out") as journal:
+        assert journal.batch == batch
+
+
 def test_a_batch_that_is_found_is_kept_in_the_job(bundle, tmp_path):
-    """Forty clips: enough for the best size to be looked for."""
-    (tmp_path / "clips.csv").write_text("id,text\n" + "".join(f"c{n:02},{'hello ' * (n % 6)}x\n" for n in range(40)))
-    arguments = {"bundle": bundle, "manifest": tmp_path / "clips.csv"}
+    arguments = {"bundle": bundle, "manifest": texts(tmp_path, 130)}
     predict.run([], tmp_path / "out", **arguments)
     with Journal(tmp_path / "out") as journal:
         found = journal.batch

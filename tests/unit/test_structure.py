@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "heads": {"tokens", "layers"},
     "optimizer": {"config", "errors"},
     "model": {"config", "errors", "parts", "encoders", "fusion", "heads", "tokens", "schema", "optimizer", "weights"},
-    "extract": {"config", "errors", "data", "media", "parts", "encoders", "tokens", "schema"},
+    "extract": {"config", "errors", "data", "media", "parts", "encoders", "tokens", "schema", "workers"},
     "train": {
         "config", "errors", "schema", "data", "media", "model", "losses", "metrics", "tokens", "extract", "run",
         "parts", "trainer", "optimizer", "weights",

@@ -6,7 +6,6 @@ measured with a job that is finished already, and taken off once: the interrupte
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from measuring import Found, seconds, wall_s
 
 from mmtraits.runtime import usable_cores
 
-CLIPS = 200
+CLIPS = make_clips.SMALL
 _SCRIPT = """
 import os, signal, sys
 from mmtraits import predict
@@ -34,7 +33,7 @@ if __name__ == "__main__":
 
 def measure(folder: Path, rounds: int) -> list[Found]:
     """Two hundred 640x360 clips of 15 s with the default bundle, killed when a hundred rows are there."""
-    media = _clips(folder)
+    media = make_clips.small(folder)[0].parent
     kept, with_start, taken = [], [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=folder) as whole, tempfile.TemporaryDirectory(dir=folder) as killed:
@@ -54,16 +53,6 @@ def measure(folder: Path, rounds: int) -> list[Found]:
             figure=statistics.median(kept), at_most=1.03, details=details,
         )
     ]  # fmt: skip
-
-
-def _clips(folder: Path) -> Path:
-    source, inside = make_clips.gops(folder)[250, make_clips.SECONDS], folder / "folder_200"
-    inside.mkdir(exist_ok=True)
-    for n in range(CLIPS):
-        path = inside / f"clip_{n:03d}.mp4"
-        if not path.exists():
-            os.link(source, path)
-    return inside
 
 
 def _run(media: Path, out: str, stop: int) -> None:
