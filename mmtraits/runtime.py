@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -141,6 +143,7 @@ class Predictor:
             if self._opened is None:
                 self._opened = self._open()
                 del self._open  # and the bytes of the graph
+                _give_back()
             return self._opened
 
     @property
@@ -214,6 +217,7 @@ def _open_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # one for every shape that comes: 30 MB here, and no pass is quicker for it
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # else it starves torch and the decoders
     # Weights in other files were refused; were one overlooked, it would be sought below a file, where nothing is.
@@ -227,6 +231,12 @@ def _open_session(
     if session.get_providers()[0] != provider:
         raise ConfigError(f"device {device!r}: {provider} could not start; check the CUDA and cuDNN libraries")
     return session
+
+
+def _give_back() -> None:
+    """Return to the system what opening a graph took and needs no more (80 MB here): glibc keeps it otherwise."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _groups(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

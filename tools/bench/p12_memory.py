@@ -27,11 +27,16 @@ def megabytes(pid, field):
         return 0.0
     return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
+def called(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
 def family(field):
-    found = [megabytes("self", field)]
-    for children in Path("/proc/self/task").glob("*/children"):
-        found += [megabytes(child, field) for child in children.read_text().split()]
-    return sum(found)
+    children = {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+    started = [pid for pid in children if called(pid) != called("self")]  # until then it is a view of this process
+    return sum(megabytes(pid, field) for pid in ["self", *started])
 
 peak, clips = 0.0, {}
 
