@@ -166,7 +166,7 @@ def texts(folder: Path, count: int) -> Path:
     return folder / "clips.csv"
 
 
-@pytest.mark.parametrize(("clips", "batch"), [(127, 1), (128, 4)])
+@pytest.mark.parametrize(("clips", "batch"), [(255, 1), (256, 4)])
 def test_the_best_batch_is_looked_for_where_that_pays(bundle, tmp_path, monkeypatch, clips, batch):
     monkeypatch.setattr(batches, "tune", lambda predictor: 4)
     predict.run([], tmp_path / "out", bundle=bundle, manifest=texts(tmp_path, clips))
@@ -175,7 +175,7 @@ def test_the_best_batch_is_looked_for_where_that_pays(bundle, tmp_path, monkeypa
 
 
 def test_a_batch_that_is_found_is_kept_in_the_job(bundle, tmp_path):
-    arguments = {"bundle": bundle, "manifest": texts(tmp_path, 130)}
+    arguments = {"bundle": bundle, "manifest": texts(tmp_path, 256)}
     predict.run([], tmp_path / "out", **arguments)
     with Journal(tmp_path / "out") as journal:
         found = journal.batch

@@ -9,7 +9,7 @@ gop_1, _30, _250    640x360, 30 fps, 15 s, the same in small at 1 Mbit/s, with e
                     _long: 5 min of it by stream copy
 hour.mp4            60 min of speaking_1 by stream copy, without a transcript (--hour; about 1 GB)
 folder_40/          40 clips with transcripts: copies of the four above whose titles differ, so that their bytes do
-folder_200/         gop_250 under 200 names, without transcripts
+folder_200/, _256/  gop_250 under so many names, without transcripts
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mmtraits.media.puppet import Look, Pose, Puppet
 from mmtraits.media.write import write_video
 
 FPS, SECONDS, SAMPLE_RATE = 30, 15, 44100
-PEOPLE, COPIES, SMALL = 4, 10, 200
+PEOPLE, COPIES = 4, 10
 GOPS = (1, 30, 250)
 NOISE = 4.5
 X264 = {"preset": "medium", "sc_threshold": "0", "bf": "3", "rc-lookahead": "40"}
@@ -67,11 +67,11 @@ def gops(folder: Path) -> dict[tuple[int, int], Path]:
     return found
 
 
-def small(folder: Path) -> list[Path]:
-    """Two hundred names of one 640x360 clip of 15 s, without transcripts."""
-    source, inside = gops(folder)[250, SECONDS], folder / "folder_200"
+def small(folder: Path, count: int) -> list[Path]:
+    """So many names of one 640x360 clip of 15 s, without transcripts."""
+    source, inside = gops(folder)[250, SECONDS], folder / f"folder_{count}"
     inside.mkdir(exist_ok=True)
-    made = [inside / f"clip_{n:03d}.mp4" for n in range(SMALL)]
+    made = [inside / f"clip_{n:03d}.mp4" for n in range(count)]
     for path in made:
         if not path.exists():
             path.hardlink_to(source)

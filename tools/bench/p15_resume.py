@@ -18,7 +18,7 @@ from measuring import Found, seconds, wall_s
 
 from mmtraits.runtime import usable_cores
 
-CLIPS = make_clips.SMALL
+CLIPS = 200
 _SCRIPT = """
 import os, signal, sys
 from mmtraits import predict
@@ -33,7 +33,7 @@ if __name__ == "__main__":
 
 def measure(folder: Path, rounds: int) -> list[Found]:
     """Two hundred 640x360 clips of 15 s with the default bundle, killed when a hundred rows are there."""
-    media = make_clips.small(folder)[0].parent
+    media = make_clips.small(folder, CLIPS)[0].parent
     kept, with_start, taken = [], [], []
     for _ in range(rounds):
         with tempfile.TemporaryDirectory(dir=folder) as whole, tempfile.TemporaryDirectory(dir=folder) as killed:

@@ -14,7 +14,7 @@ from mmtraits.jobs.journal import Journal
 from mmtraits.runtime import usable_cores
 
 FIXED = (1, 4, 8, 16, 32)
-CLIPS = 140  # of fewer than 128 no job looks for a size
+CLIPS = 256  # of fewer no job looks for a size
 HOPELESS = 1.1  # times as long as the quickest in a first round
 
 
@@ -36,12 +36,12 @@ def measure(folder: Path, rounds: int) -> list[Found]:
 
 def _run(folder: Path, batch: int | None) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        predict.run(make_clips.small(folder)[:CLIPS], out, workers=usable_cores(), batch=batch)
+        predict.run(make_clips.small(folder, CLIPS), out, workers=usable_cores(), batch=batch)
 
 
 def _found(folder: Path) -> int | None:
     """Which size a job finds."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        predict.run(make_clips.small(folder)[:CLIPS], out, workers=usable_cores())
+        predict.run(make_clips.small(folder, CLIPS), out, workers=usable_cores())
         with Journal(Path(out)) as journal:
             return journal.batch
