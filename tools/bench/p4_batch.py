@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -15,17 +16,19 @@ from mmtraits.runtime import usable_cores
 
 FIXED = (1, 4, 8, 16, 32)
 CLIPS = 256  # of fewer no job looks for a size
-HOPELESS = 1.1  # times as long as the quickest in a first round
+HOPELESS = 1.2  # times as long as the quickest in a first round
 
 
 def measure(folder: Path, rounds: int) -> list[Found]:
     """Clips of 640x360 and 15 s with the default bundle; wall time with the search for the size in it."""
-    works = {"auto": partial(_run, folder, None)} | {str(size): partial(_run, folder, size) for size in FIXED}
+    sizes: list[int | None] = []
+    works: dict[str, Callable[[], object]] = {str(size): partial(_run, folder, size) for size in FIXED}
+    works["auto"] = lambda: sizes.append(_run(folder, None))
     taken = in_turn(works, rounds, wall_s, drop_above=HOPELESS)
     middle = medians(taken)
     best = min((name for name in taken if name != "auto"), key=lambda name: middle[name])
     ratios = sorted(other / auto for other, auto in zip(taken[best], taken["auto"], strict=True))
-    details = {"wall_s": middle, "best": best, "found": _found(folder)}
+    details = {"wall_s": middle, "best": best, "found": sizes}
     return [
         Found(
             claim="P4", what=f"automatic batch / best fixed of 1, 4, 8, 16, 32, {CLIPS} clips of 360p 15 s",
@@ -34,14 +37,9 @@ def measure(folder: Path, rounds: int) -> list[Found]:
     ]  # fmt: skip
 
 
-def _run(folder: Path, batch: int | None) -> None:
+def _run(folder: Path, batch: int | None) -> int | None:
+    """Score the clips; the size with which that was done."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
         predict.run(make_clips.small(folder, CLIPS), out, workers=usable_cores(), batch=batch)
-
-
-def _found(folder: Path) -> int | None:
-    """Which size a job finds."""
-    with tempfile.TemporaryDirectory(dir=folder) as out:
-        predict.run(make_clips.small(folder, CLIPS), out, workers=usable_cores())
         with Journal(Path(out)) as journal:
             return journal.batch
